@@ -1,0 +1,290 @@
+"""The nouns of Recado as frozen values.
+
+Nothing here reads a clock, the environment, a network or a disk. Every value can be compared, hashed by content and
+stored as JSON; `shared.codec` turns them into bytes and back. Words are those of docs/glossary.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+JsonObject = dict[str, Any]
+"""A tool's arguments, result or schema: the one place where untyped JSON crosses modules."""
+
+ChannelName = Literal["telegram", "whatsapp", "web", "api"]
+Role = Literal["contact", "agent", "operator", "tool"]
+Effect = Literal["pure", "keyed", "once"]
+Verdict = Literal["allow", "deny", "ask"]
+StepKind = Literal["model", "tool", "approval"]
+DeliveryStatus = Literal["pending", "sent", "refused", "unknown"]
+Outcome = Literal["answered", "failed", "stopped", "blocked"]
+
+
+CONTEXT_BYTES = 200_000
+"""How much of the earlier conversation a session keeps for the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKey:
+    """Where a session lives: every store method takes the tenant."""
+
+    tenant: str
+    session: str
+
+
+def session_key(tenant: str, connection: str, conversation: str) -> SessionKey:
+    """The key of the session for a channel's conversation, equal wherever it is computed.
+
+    `conversation` is the channel's own key with topic or thread, at most a few hundred characters. The session part is
+    32 characters of `[0-9a-f]`, safe in a document path and as a Pub/Sub ordering key (1 KB at most).
+    """
+    return SessionKey(tenant, digest(connection, conversation))
+
+
+def api_connection(tenant: str, agent: str) -> str:
+    """Id of the connection that every agent has for callers of its invoke. Unambiguous: no tenant's id has a hyphen."""
+    return f"api-{tenant}-{agent}"
+
+
+def digest(*parts: str) -> str:
+    """32 hexadecimal characters that name these parts, in this order; "ab","c" and "a","bc" differ."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """The person who wrote, as the channel names them."""
+
+    id: str
+    name: str = ""
+    language: str = ""
+    """IETF tag as the channel gives it, such as `pt-br`; empty when it gives none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One use of a tool that a model asked for."""
+
+    id: str
+    name: str
+    arguments: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One utterance in a session."""
+
+    role: Role
+    text: str
+    id: str = ""
+    """For a contact's message the hash that makes it idempotent; empty for what a run produced."""
+    contact: Contact | None = None
+    sent_at: datetime | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Only for the agent: the tools that it asked for together with this text."""
+    tool_call_id: str = ""
+    """Only for a tool: the call that it answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What model calls used; the sum of two usages is a usage."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nano_usd: int = 0
+    """Billionths of a US dollar: the cheapest call of a cheap model is still a whole number."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cost_nano_usd=self.cost_nano_usd + other.cost_nano_usd,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSpec:
+    """What a model and the policy know of a tool."""
+
+    name: str
+    description: str
+    parameters: JsonObject
+    """JSON Schema of the arguments, an object."""
+    effect: Effect = "keyed"
+    implementation: str
+    """Which registered function runs: `builtin:<name>`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One line of a policy: the first rule whose `tool` matches decides."""
+
+    tool: str
+    """A tool's name, or `*` for every tool."""
+    verdict: Verdict
+    approvers: tuple[str, ...] = ()
+    """For `ask`: contact ids on the channel who may decide; `contact` stands for whoever wrote in this run."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What one run may use at most."""
+
+    model_calls: int = 20
+    tool_calls: int = 40
+    tokens: int = 200_000
+    cost_nano_usd: int = 2_000_000_000
+    approval_seconds: int = 86_400
+    """How long an approval may take before it counts as denied."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """What the platform itself says to a contact, in the tenant's words."""
+
+    failed: str = "Sorry, I could not answer that just now. Please try again in a few minutes."
+    stopped: str = "Sorry, that took more steps than I am allowed to take. Could you ask for something smaller?"
+    blocked: str = "Sorry, I cannot answer here at the moment."
+
+    def of(self, outcome: Outcome) -> str:
+        """What a contact is told when a run ends like that; empty for `answered`."""
+        return {"failed": self.failed, "stopped": self.stopped, "blocked": self.blocked}.get(outcome, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionPlan:
+    """Everything that a run needs of the configuration, resolved once; immutable, named by the hash of its content."""
+
+    tenant: str
+    agent: str
+    agent_version: int
+    instructions: str
+    models: tuple[str, ...]
+    """litellm names in the order in which they are tried; `scripted/demo` is the built-in scripted model."""
+    tools: tuple[ToolSpec, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    texts: Texts = field(default_factory=Texts)
+
+    def tool(self, name: str) -> ToolSpec | None:
+        """The tool of that name, if the plan has it."""
+        return next((spec for spec in self.tools if spec.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """One configured bot, number or door of a tenant on a channel, as published for the functions."""
+
+    id: str
+    tenant: str
+    channel: ChannelName
+    agent: str
+    plan: str
+    """SHA-256 of the plan that new runs get; a run keeps the one that it started with."""
+    enabled: bool = True
+    secrets: dict[str, str] = field(default_factory=dict)
+    """Name to ciphertext, such as `token` of a Telegram bot; `shared.secrets` opens them."""
+    api_root: str = ""
+    """Where the channel's API is; empty for the vendor's own address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A published API key: what a caller presents is `rk_<id>_<secret>`; only the secret's hash is kept."""
+
+    id: str
+    tenant: str
+    secret_sha256: str
+    role: Literal["invoker", "operator"] = "invoker"
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who makes a request, once it is known."""
+
+    tenant: str
+    id: str
+    role: Literal["invoker", "operator"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What waits in a session's inbox: a contact's message, or the decision of an approval."""
+
+    id: str
+    """Hash of the connection and the channel's own id: a channel that repeats itself writes the same entry again."""
+    kind: Literal["message", "decision"]
+    connection: str
+    conversation: str
+    order: int
+    """The channel's own sequence: Telegram's update id; for the API the time of arrival in microseconds."""
+    received_at: datetime
+    contact: Contact
+    text: str = ""
+    token: str = ""
+    """Only for a decision: which approval it answers."""
+    approved: bool = False
+    tap: str = ""
+    """Only for a decision by a button: the channel's id of the tap, to be answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Button:
+    """A choice that a contact can tap. `data` comes back in the tap: at most 64 bytes (Telegram's limit)."""
+
+    label: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One reply on its way to the contact."""
+
+    id: str
+    """`<run number>/<step or "reply">/<part>`: the same reply has the same id in every attempt."""
+    text: str
+    buttons: tuple[Button, ...] = ()
+    replaces: str = ""
+    """The channel's id of an earlier message that this text takes the place of; empty for a new message."""
+    tap: str = ""
+    """The channel's id of the tap that this answers; with it or with `replaces` the channel settles, not sends."""
+    status: DeliveryStatus = "pending"
+    attempts: int = 0
+    provider_id: str = ""
+    """The channel's id of the sent message; empty until it is known."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """The bus message that says: look at this session."""
+
+    key: SessionKey
+    id: str
+    """The bus's message id: a redelivery has the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """What a model is asked."""
+
+    model: str
+    instructions: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReply:
+    """What a model answered: text, tool calls, or both."""
+
+    model: str
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage = field(default_factory=Usage)

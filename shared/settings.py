@@ -1,0 +1,140 @@
+"""The process's environment, read once, here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import RecadoError
+
+
+class SettingsError(RecadoError):
+    """The environment cannot be used; the message names the variable and the fix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the environment says. Each field is followed by its variable and what it means."""
+
+    project: str = ""
+    """`GOOGLE_CLOUD_PROJECT`: the project of Firestore and Pub/Sub; empty: the embedded stores and bus."""
+    home: Path = Path(".recado")
+    """`RECADO_HOME`: the folder of the embedded database, key file and log; made with mode 0700."""
+    database_url: str = ""
+    """`DATABASE_URL`: SQLAlchemy URL of the configuration; empty: SQLite in `home`."""
+    wake_topic: str = "wakes"
+    """`RECADO_WAKE_TOPIC`: the Pub/Sub topic of wakes."""
+    push_audience: str = ""
+    """`RECADO_PUSH_AUDIENCE`: the `aud` that the push's OIDC token must have."""
+    push_service_account: str = ""
+    """`RECADO_PUSH_SERVICE_ACCOUNT`: the `email` that the push's OIDC token must have."""
+    push_issuer: str = "https://accounts.google.com"
+    """`RECADO_PUSH_ISSUER`: the `iss` that the push's OIDC token must have."""
+    push_certificates_url: str = "https://www.googleapis.com/oauth2/v1/certs"
+    """`RECADO_PUSH_CERTIFICATES_URL`: where the issuer's public keys are."""
+    pubsub_emulator: str = ""
+    """`PUBSUB_EMULATOR_HOST`: with it a push without a token is accepted; never together with `K_SERVICE`."""
+    firestore_emulator: str = ""
+    """`FIRESTORE_EMULATOR_HOST`: read by the client library as well; never together with `K_SERVICE`."""
+    service: str = ""
+    """`K_SERVICE`: set by Cloud Run; says that this is not a development machine."""
+    platform_key: str = ""
+    """`RECADO_PLATFORM_KEY`: 32 bytes in URL-safe base64 (from Secret Manager); empty: the key file in `home`."""
+    log_level: str = "INFO"
+    """`LOG_LEVEL`: DEBUG, INFO, WARNING or ERROR."""
+    log_format: str = "text"
+    """`LOG_FORMAT`: `text`, readable lines, or `json`, Cloud Logging's; empty: `json` on Cloud Run, else `text`."""
+    model: str = "scripted/demo"
+    """`RECADO_MODEL`, or what the provider keys in the environment suggest: the model of the demo agent."""
+    telegram_api: str = "https://api.telegram.org"
+    """`RECADO_TELEGRAM_API`: root of the Telegram Bot API."""
+    port: int = 8080
+    """`PORT`: where the server listens."""
+    slice_seconds: float = 480.0
+    """`RECADO_SLICE_SECONDS`: how long one push may hold a run (the Pub/Sub ack deadline is 600 s)."""
+    lease_seconds: float = 30.0
+    """`RECADO_LEASE_SECONDS`: how long a silent process keeps a session."""
+
+    @property
+    def config_url(self) -> str:
+        """SQLAlchemy URL of the configuration."""
+        return self.database_url or f"sqlite:///{self.home / 'config.db'}"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether sessions, wakes and published configuration stay in this process's folder."""
+        return not self.project
+
+
+_PROVIDERS = (
+    ("OPENAI_API_KEY", "openai/gpt-5-mini"),
+    ("OPENAI_BASE_URL", "openai/gpt-5-mini"),
+    ("GEMINI_API_KEY", "gemini/gemini-2.5-flash"),
+    ("ANTHROPIC_API_KEY", "anthropic/claude-haiku-4-5"),
+)
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_FORMATS = ("text", "json")
+
+
+def current() -> Settings:
+    """The settings of this process. Raises `SettingsError`."""
+    return from_environment(os.environ)
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """The settings of this environment. Raises `SettingsError`, naming the variable, when one cannot be used."""
+    defaults = Settings()
+    settings = Settings(
+        project=environment.get("GOOGLE_CLOUD_PROJECT", ""),
+        home=Path(environment.get("RECADO_HOME", str(defaults.home))),
+        database_url=environment.get("DATABASE_URL", ""),
+        wake_topic=environment.get("RECADO_WAKE_TOPIC", defaults.wake_topic),
+        push_audience=environment.get("RECADO_PUSH_AUDIENCE", ""),
+        push_service_account=environment.get("RECADO_PUSH_SERVICE_ACCOUNT", ""),
+        push_issuer=environment.get("RECADO_PUSH_ISSUER", defaults.push_issuer),
+        push_certificates_url=environment.get("RECADO_PUSH_CERTIFICATES_URL", defaults.push_certificates_url),
+        pubsub_emulator=environment.get("PUBSUB_EMULATOR_HOST", ""),
+        firestore_emulator=environment.get("FIRESTORE_EMULATOR_HOST", ""),
+        service=environment.get("K_SERVICE", ""),
+        platform_key=environment.get("RECADO_PLATFORM_KEY", ""),
+        log_level=environment.get("LOG_LEVEL", defaults.log_level).upper(),
+        log_format=environment.get("LOG_FORMAT") or ("json" if environment.get("K_SERVICE") else defaults.log_format),
+        model=_model(environment),
+        telegram_api=environment.get("RECADO_TELEGRAM_API", defaults.telegram_api).rstrip("/"),
+        port=_number(environment, "PORT", defaults.port, least=1, most=65_535),
+        slice_seconds=_number(environment, "RECADO_SLICE_SECONDS", int(defaults.slice_seconds), least=1, most=540),
+        lease_seconds=_number(environment, "RECADO_LEASE_SECONDS", int(defaults.lease_seconds), least=2, most=600),
+    )
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    if settings.log_level not in _LEVELS:
+        raise SettingsError(f"LOG_LEVEL is {settings.log_level!r}: use one of {', '.join(_LEVELS)}")
+    if settings.log_format not in _FORMATS:
+        raise SettingsError(f"LOG_FORMAT is {settings.log_format!r}: use one of {', '.join(_FORMATS)}")
+    if settings.service and (settings.pubsub_emulator or settings.firestore_emulator):
+        raise SettingsError(
+            "PUBSUB_EMULATOR_HOST or FIRESTORE_EMULATOR_HOST is set on Cloud Run (K_SERVICE): unset them, "
+            "or every push without a token would be accepted and every write would go nowhere"
+        )
+    if settings.service and settings.embedded:
+        raise SettingsError("GOOGLE_CLOUD_PROJECT is empty on Cloud Run: set it, a local file would be lost")
+
+
+def _model(environment: Mapping[str, str]) -> str:
+    if chosen := environment.get("RECADO_MODEL"):
+        return chosen
+    return next((model for variable, model in _PROVIDERS if environment.get(variable)), Settings().model)
+
+
+def _number(environment: Mapping[str, str], variable: str, default: int, *, least: int, most: int) -> int:
+    text = environment.get(variable, "")
+    if not text:
+        return default
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise SettingsError(f"{variable} is {text!r}: use a whole number from {least} to {most}")
+    return int(text)
