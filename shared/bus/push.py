@@ -1,0 +1,33 @@
+"""What Pub/Sub posts to a push endpoint, wrapped (https://cloud.google.com/pubsub/docs/push#receive_push)."""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
+
+from shared.domain import SessionKey, Wake
+from shared.errors import BadRequest
+
+
+class _Attributes(BaseModel):
+    tenant: str = Field(pattern=r"^[A-Za-z0-9_.:-]+$")
+    session: str = Field(pattern=r"^[0-9a-f]{32}$")
+
+
+class _Message(BaseModel):
+    id: str = Field(validation_alias=AliasChoices("messageId", "message_id"), min_length=1)
+    attributes: _Attributes
+
+
+class _Envelope(BaseModel):
+    message: _Message
+
+
+def parse_push(body: bytes) -> Wake:
+    """The wake in a push request's body. Raises `BadRequest` that names the first field that does not fit."""
+    try:
+        message = _Envelope.model_validate_json(body).message
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        raise BadRequest(f"not a Pub/Sub push: {field}: {first['msg']}; send the wrapped envelope of a wake") from None
+    return Wake(key=SessionKey(message.attributes.tenant, message.attributes.session), id=message.id)

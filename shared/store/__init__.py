@@ -1,0 +1,129 @@
+"""Where sessions and published configuration live: the ports that `firestore` and `sqlite` implement.
+
+Stores move bytes. What the bytes mean (the session's state, an inbox entry, an archived run) is decided above, so a
+store can be proved by a small contract suite and an old journal is a matter of the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from shared.domain import SessionKey
+
+SHARDS = 16
+"""`due` is prefixed by one of so many values, so that no index range takes all writes (Firestore: 500/s a range)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One read of a session document."""
+
+    state: bytes | None
+    """What the executor wrote last; None while only `append` has written."""
+    inbox: Mapping[str, bytes]
+    """Entries that no run has claimed, by id."""
+    version: object
+    """Opaque: give it back to `commit`. Changes with every write, also by `append`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archived:
+    """A finished run, to be written with the commit that ends it."""
+
+    number: int
+    body: bytes
+
+
+class SessionStore(Protocol):
+    """The session document, changed only by compare-and-swap.
+
+    Every method raises `StoreDown` when the store does not answer within its time limit (a few seconds); a write may
+    then have happened or not. No method retries longer than that.
+    """
+
+    async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime) -> None:
+        """Put entries into the inbox in one write and without a read; the same id again changes nothing but `version`.
+
+        Makes the session document if there is none. Marks it as due at `due` (kept to the second; callers round it,
+        so that the value seldom changes): the tick finds it if its wake is lost. Returns only once the entries are
+        durable.
+        """
+
+    async def load(self, key: SessionKey) -> Stored | None:
+        """The document as it is now; None when nothing was ever written. One read."""
+
+    async def commit(
+        self,
+        key: SessionKey,
+        version: object,
+        *,
+        state: bytes,
+        inbox: Mapping[str, bytes],
+        due: datetime | None,
+        archive: Archived | None = None,
+    ) -> object:
+        """Replace state, inbox and due if the document still has this version, else raise `Conflict`.
+
+        `version` None asserts that there is no document. With `archive` the run is written in the same commit: both
+        or neither. `due` None takes the session out of the tick's sight. Returns the new version. A commit whose
+        answer was lost may raise `Conflict` although it was applied: the caller tells by a nonce in its state.
+        """
+
+    async def due(self, before: datetime, limit: int = 100) -> Sequence[SessionKey]:
+        """Sessions of every tenant that are due before or at `before`; at most `limit`, the longest due first in
+        each of the `SHARDS` ranges. Only the tick may call this."""
+
+    def watch(self, key: SessionKey) -> AsyncGenerator[Stored]:
+        """The document now, if there is one, and again after each change; intermediate states may be skipped.
+
+        Ends when the caller closes it. For watching, never for correctness."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRow:
+    """One session in a listing."""
+
+    key: SessionKey
+    state: bytes
+    changed_at: datetime
+
+
+class Archive(Protocol):
+    """What people and evaluations read: finished runs and the list of sessions."""
+
+    async def run(self, key: SessionKey, number: int) -> bytes | None:
+        """The archived run with that number, or None."""
+
+    async def runs(self, key: SessionKey, *, before: int | None = None, limit: int = 20) -> Sequence[bytes]:
+        """Archived runs, the newest first, with numbers below `before`; at most `limit`."""
+
+    async def sessions(self, tenant: str, *, limit: int = 50) -> Sequence[SessionRow]:
+        """The tenant's sessions that a run has ever claimed, the most recently changed first; at most `limit`."""
+
+
+class Documents(Protocol):
+    """Small documents by path: published configuration, updates kept aside.
+
+    A path is `collection/id` or `collection/id/collection/id` with ids of `[A-Za-z0-9_.:-]`. Raises `StoreDown` as
+    `SessionStore` does.
+    """
+
+    async def get(self, path: str) -> bytes | None:
+        """The document, or None."""
+
+    async def put(self, path: str, body: bytes) -> None:
+        """Write or replace it."""
+
+    async def delete(self, path: str) -> None:
+        """Remove it; nothing happens when it is not there."""
+
+    async def list(self, collection: str, limit: int = 100) -> Sequence[tuple[str, bytes]]:
+        """(path, body) of the documents directly in the collection, ordered by id; at most `limit`."""
+
+
+def shard(key: SessionKey) -> int:
+    """Which of the `SHARDS` ranges of `due` the session is in: equal in every process and store."""
+    return int(key.session[:8], 16) % SHARDS

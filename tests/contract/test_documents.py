@@ -1,0 +1,45 @@
+import pytest
+
+from tests.contract.conftest import Store
+
+
+async def test_a_document_is_there_until_it_is_deleted(store: Store, tenant: str) -> None:
+    path = f"tenants/{tenant}/plans/one"
+    assert await store.get(path) is None
+    await store.put(path, b"first")
+    await store.put(path, b"second")
+    assert await store.get(path) == b"second"
+    await store.delete(path)
+    assert await store.get(path) is None
+    await store.delete(path)
+
+
+async def test_a_list_has_the_documents_directly_in_the_collection_in_the_order_of_their_ids(
+    store: Store, tenant: str
+) -> None:
+    root = f"tenants/{tenant}"
+    for path in (f"{root}/plans/b", f"{root}/plans/a", f"{root}/plans/c", f"{root}/planets/a", root):
+        await store.put(path, path.encode())
+    await store.put("plans/d", b"of nobody")
+    expected = [f"{root}/plans/{id_}" for id_ in "abc"]
+    assert list(await store.list(f"{root}/plans")) == [(path, path.encode()) for path in expected]
+    assert [path for path, _ in await store.list(f"{root}/plans", limit=2)] == expected[:2]
+    assert [path for path, _ in await store.list("tenants")] == [root]
+    assert list(await store.list(f"tenants/{tenant}-2/plans")) == []
+
+
+async def test_every_character_that_an_id_may_have_is_kept_and_ordered_by_its_code(store: Store, tenant: str) -> None:
+    ids = ["-", ".hidden", "0", "10", "9", ":", "A-b_c.d:e", "_", "a", "a.b", "a:b", "ab", "f" * 64]
+    for id_ in reversed(ids):
+        await store.put(f"tenants/{tenant}/things/{id_}", id_.encode())
+    collection = f"tenants/{tenant}/things"
+    assert list(await store.list(collection)) == [(f"{collection}/{id_}", id_.encode()) for id_ in ids]
+    assert [await store.get(f"{collection}/{id_}") for id_ in ids] == [id_.encode() for id_ in ids]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", bytes(range(256)), "água 🦤".encode() * 50_000], ids=["empty", "binary", "large"]
+)
+async def test_a_body_comes_back_byte_for_byte(store: Store, tenant: str, body: bytes) -> None:
+    await store.put(f"tenants/{tenant}", body)
+    assert await store.get(f"tenants/{tenant}") == body

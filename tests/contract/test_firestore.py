@@ -1,0 +1,159 @@
+"""What is Firestore's own, beyond the suite that every store passes."""
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+
+import pytest
+
+from shared.domain import session_key
+from shared.errors import StoreDown, TooLarge
+from shared.store.firestore import FirestoreStore
+from tests.engines import free_port
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+KEY = session_key("tenant", "connection", "conversation")
+WAIT_SECONDS = 10
+
+
+class Line:
+    """A loopback port through which the emulator is reached, until the test cuts the connections."""
+
+    def __init__(self, host: str) -> None:
+        self._target = host.rsplit(":", 1)
+        self._writers: list[asyncio.StreamWriter] = []
+        self._pipes: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self._target[0], int(self._target[1]))
+        self._writers += [writer, far_writer]
+        for source, target in ((reader, far_writer), (far_reader, writer)):
+            task = asyncio.create_task(self._pipe(source, target))
+            self._pipes.add(task)
+            task.add_done_callback(self._pipes.discard)
+
+    async def _pipe(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65_536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    def cut(self) -> None:
+        """Break every connection; new ones work."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def aclose(self) -> None:
+        self.cut()
+        await asyncio.gather(*self._pipes)
+
+
+@pytest.fixture
+async def line(firestore_host: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
+    line = Line(firestore_host)
+    server = await asyncio.start_server(line, "127.0.0.1", 0)
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    yield line
+    server.close()
+    await line.aclose()
+
+
+@pytest.fixture
+async def store(line: Line) -> AsyncIterator[FirestoreStore]:
+    store = FirestoreStore(f"firestore-{secrets.token_hex(6)}")
+    yield store
+    await store.aclose()
+
+
+async def test_a_state_that_firestore_cannot_hold_is_too_large_and_changes_nothing(store: FirestoreStore) -> None:
+    await store.append(KEY, {"a": b"1"}, NOW)
+    before = await store.load(KEY)
+    assert before is not None
+    with pytest.raises(TooLarge, match="1 MiB"):
+        await store.commit(KEY, before.version, state=b"x" * 1_048_577, inbox={}, due=None)
+    assert await store.load(KEY) == before
+
+
+async def test_an_append_of_nothing_takes_nothing_away(store: FirestoreStore) -> None:
+    await store.append(KEY, {"a": b"1"}, NOW)
+    await store.append(KEY, {}, NOW)
+    stored = await store.load(KEY)
+    assert stored is not None
+    assert stored.inbox == {"a": b"1"}
+
+
+async def test_a_writer_is_not_disturbed_by_watchers_who_leave(store: FirestoreStore) -> None:
+    async def watch(seen: asyncio.Event) -> None:
+        async with aclosing(store.watch(KEY)) as states:
+            async for state in states:
+                if "0" in state.inbox:
+                    seen.set()
+
+    begun = [asyncio.Event() for _ in range(40)]
+    watchers = [asyncio.create_task(watch(seen)) for seen in begun]
+    await store.append(KEY, {"0": b"1"}, NOW)
+    await asyncio.gather(*(seen.wait() for seen in begun))
+    for number, watcher in enumerate(watchers, 1):
+        watcher.cancel()
+        await store.append(KEY, {str(number): b"1"}, NOW)
+    await asyncio.wait(watchers)
+    stored = await store.load(KEY)
+    assert stored is not None
+    assert len(stored.inbox) == 1 + len(watchers)
+
+
+async def test_a_watch_goes_on_after_its_stream_broke(store: FirestoreStore, line: Line) -> None:
+    await store.commit(KEY, None, state=b"first", inbox={}, due=None)
+    watched = store.watch(KEY)
+    assert (await anext(watched)).state == b"first"
+    await store.append(KEY, {"a": b"1"}, NOW)
+    assert (await anext(watched)).inbox == {"a": b"1"}  # only a stream that is open could tell
+    pending = asyncio.ensure_future(anext(watched))
+    await asyncio.sleep(0)  # it listens again
+    line.cut()
+    await store.append(KEY, {"b": b"2"}, NOW)
+    assert (await asyncio.wait_for(pending, WAIT_SECONDS)).inbox == {"a": b"1", "b": b"2"}
+
+
+async def test_a_watch_reads_again_what_a_silent_stream_kept_back(store: FirestoreStore) -> None:
+    store.silence_seconds = 0  # no stream is given the time to say anything
+    await store.commit(KEY, None, state=b"before", inbox={}, due=None)
+    watched = store.watch(KEY)
+    assert (await anext(watched)).state == b"before"
+    pending = asyncio.ensure_future(anext(watched))
+    await store.append(KEY, {"a": b"1"}, NOW)
+    assert (await asyncio.wait_for(pending, WAIT_SECONDS)).inbox == {"a": b"1"}
+
+
+@pytest.mark.parametrize("listening", [True, False])
+async def test_every_method_gives_up_within_its_limit(monkeypatch: pytest.MonkeyPatch, listening: bool) -> None:  # noqa: FBT001
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # it takes connections and never answers
+        port = listener.getsockname()[1] if listening else free_port()
+        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", f"127.0.0.1:{port}")
+        store = FirestoreStore("project")
+        store.limit_seconds = 1
+        began = time.monotonic()
+        errors = await asyncio.gather(
+            store.append(KEY, {"a": b"1"}, NOW),
+            store.load(KEY),
+            store.commit(KEY, None, state=b"", inbox={}, due=None),
+            store.due(NOW),
+            anext(store.watch(KEY)),
+            store.run(KEY, 1),
+            store.runs(KEY),
+            store.sessions(KEY.tenant),
+            store.get("connections/1"),
+            store.put("connections/1", b""),
+            store.delete("connections/1"),
+            store.list("connections"),
+            return_exceptions=True,
+        )
+        assert [type(error) for error in errors] == [StoreDown] * 12
+        assert time.monotonic() - began < 2
+        await store.aclose()
