@@ -1,0 +1,141 @@
+"""What the functions are to read, built from the rows inside the transaction that changed them."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared import codec
+from shared.config import tables
+from shared.config.drafts import AgentDraft
+from shared.domain import ApiKey, Connection, ExecutionPlan, ToolSpec
+from shared.errors import BadRequest, TooLarge
+from shared.published import api_key_path, connection_path, plan_path
+
+DOCUMENT_BYTES = 900_000
+"""The largest document that is published; Firestore takes 1 MiB with everything that it adds."""
+
+SAME_IN_PLAN = ("instructions", "models", "rules", "budget", "texts")
+"""Fields that a draft, a version and a plan all have, with the same meaning."""
+
+
+def publish_agent(db: Session, agent: tables.Agent) -> None:
+    """Write the agent's plan to the outbox, then every connection that leads to it."""
+    plan = _plan(db, agent)
+    _enqueue(db, agent.tenant_id, plan_path(agent.tenant_id, codec.fingerprint(plan)), codec.encode(plan))
+    leading_here = select(tables.Connection).where(
+        tables.Connection.tenant_id == agent.tenant_id, tables.Connection.agent_id == agent.id
+    )
+    for row in db.scalars(leading_here.order_by(tables.Connection.id)):
+        publish_connection(db, row)
+
+
+def publish_connection(db: Session, row: tables.Connection) -> None:
+    _enqueue(db, row.tenant_id, connection_path(row.id), _connection(db, row))
+
+
+def publish_api_key(db: Session, row: tables.ApiKey) -> None:
+    _enqueue(db, row.tenant_id, api_key_path(row.id), _api_key(row))
+
+
+def publish_all(db: Session, tenant: str) -> None:
+    """Write all that the tenant has to the outbox."""
+    for agent in db.scalars(select(tables.Agent).where(tables.Agent.tenant_id == tenant).order_by(tables.Agent.id)):
+        publish_agent(db, agent)
+    for key in db.scalars(select(tables.ApiKey).where(tables.ApiKey.tenant_id == tenant).order_by(tables.ApiKey.id)):
+        publish_api_key(db, key)
+
+
+def publish_again(db: Session, tenant: str, path: str, written: bytes | None) -> None:
+    """If the document at `path` should no longer be what was `written`, write what it should be to the outbox.
+
+    A plan never changes: its path is the hash of its content.
+    """
+    collection, _, name = path.partition("/")
+    truth = written
+    if collection == "connections":
+        connection = db.get(tables.Connection, name)
+        truth = _connection(db, connection) if connection else None
+    elif collection == "api_keys":
+        key = db.get(tables.ApiKey, name)
+        truth = _api_key(key) if key else None
+    if truth != written:
+        _enqueue(db, tenant, path, truth)
+
+
+def version_of(db: Session, agent: tables.Agent) -> tables.AgentVersion:
+    return db.get_one(tables.AgentVersion, (agent.tenant_id, agent.id, agent.version))
+
+
+def draft_of(db: Session, agent: tables.Agent) -> AgentDraft:
+    """The draft that would make the agent's current version."""
+    version = version_of(db, agent)
+    same = {name: getattr(version, name) for name in SAME_IN_PLAN}
+    return AgentDraft(id=agent.id, name=agent.name, tools=version.tools, **same)
+
+
+def tools_of(db: Session, tenant: str, names: tuple[str, ...]) -> tuple[ToolSpec, ...]:
+    """The tenant's tools of these names, in this order. Raises `BadRequest` naming those that it does not have."""
+    rows = db.scalars(select(tables.Tool).where(tables.Tool.tenant_id == tenant, tables.Tool.name.in_(names)))
+    found = {row.name: spec_of(row) for row in rows}
+    if missing := ", ".join(name for name in names if name not in found):
+        raise BadRequest(f"tools: this tenant has no {missing[:200]}: put it first, or leave it out")
+    return tuple(found[name] for name in names)
+
+
+def spec_of(row: tables.Tool) -> ToolSpec:
+    return ToolSpec(
+        name=row.name,
+        description=row.description,
+        parameters=row.parameters,
+        effect=row.effect,
+        implementation=row.implementation,
+    )
+
+
+def _plan(db: Session, agent: tables.Agent) -> ExecutionPlan:
+    version = version_of(db, agent)
+    return ExecutionPlan(
+        tenant=agent.tenant_id,
+        agent=agent.id,
+        agent_version=agent.version,
+        tools=tools_of(db, agent.tenant_id, version.tools),
+        **{name: getattr(version, name) for name in SAME_IN_PLAN},
+    )
+
+
+def _connection(db: Session, row: tables.Connection) -> bytes:
+    prefix = f"{row.id}/"
+    secrets = db.scalars(
+        select(tables.Secret)
+        .where(tables.Secret.tenant_id == row.tenant_id, tables.Secret.name.startswith(prefix, autoescape=True))
+        .order_by(tables.Secret.name)
+    )
+    agent = db.get_one(tables.Agent, (row.tenant_id, row.agent_id))
+    return codec.encode(
+        Connection(
+            id=row.id,
+            tenant=row.tenant_id,
+            channel=row.channel,
+            agent=row.agent_id,
+            plan=codec.fingerprint(_plan(db, agent)),
+            enabled=row.enabled,
+            secrets={secret.name.removeprefix(prefix): secret.ciphertext for secret in secrets},
+            api_root=row.api_root,
+        )
+    )
+
+
+def _api_key(row: tables.ApiKey) -> bytes:
+    return codec.encode(
+        ApiKey(id=row.id, tenant=row.tenant_id, secret_sha256=row.secret_sha256, role=row.role, enabled=row.enabled)
+    )
+
+
+def _enqueue(db: Session, tenant: str, path: str, body: bytes | None) -> None:
+    if body is not None and len(body) > DOCUMENT_BYTES:
+        raise TooLarge(
+            f"{path} would have {len(body)} bytes, {DOCUMENT_BYTES} is the limit: shorten the instructions or the tools"
+        )
+    db.add(tables.PublishOutbox(tenant_id=tenant, path=path, body=body))
+    db.flush()  # one by one, so that their ids stand in this order

@@ -1,0 +1,110 @@
+"""What an operator hands in, and the checks that need nothing but the draft itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
+
+from shared.domain import Budget, ChannelName, Effect, JsonObject, Rule, Texts, ToolSpec, Verdict
+from shared.errors import BadRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDraft:
+    """What a new version of an agent shall be; the fields mean what they mean in `ExecutionPlan`."""
+
+    id: str
+    instructions: str
+    models: tuple[str, ...]
+    name: str = ""
+    """Shown to operators; empty: the id. Not part of a version."""
+    tools: tuple[str, ...] = ()
+    """Names of the tenant's tools."""
+    rules: tuple[Rule, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    texts: Texts = field(default_factory=Texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionDraft:
+    """What a connection shall be. Whether it is enabled, and its secrets, are changed apart from this."""
+
+    id: str
+    """Unique over all tenants: it is all that a webhook's address holds."""
+    channel: ChannelName
+    """Fixed once the connection is made."""
+    agent: str
+    api_root: str = ""
+    """http or https address of the channel's API; empty for the vendor's own."""
+    settings: JsonObject = field(default_factory=dict)
+
+
+_TENANT = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_TOOL = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_SECRET = re.compile(r"[a-z0-9_-]{1,64}(/[a-z0-9_-]{1,64})?")
+_IMPLEMENTATION = re.compile(r"builtin:[a-z0-9_]+")
+
+
+def check_tenant(tenant: str) -> None:
+    _matches("tenant", tenant, _TENANT, "1 to 40 of a-z, 0-9 and _, a letter first")
+
+
+def check_secret_name(name: str) -> None:
+    _matches("name", name, _SECRET, "<name>, or <connection>/<name>, of a-z, 0-9, _ and -")
+
+
+def check_tool(tool: ToolSpec) -> None:
+    _matches("name", tool.name, _TOOL, "1 to 64 of A-Z, a-z, 0-9, _ and -, a letter or _ first")
+    _require(tool.description.strip(), "description is empty: say when a model should use the tool")
+    _require(tool.parameters.get("type") == "object", 'parameters: use a JSON Schema with "type": "object"')
+    _one_of("effect", tool.effect, Effect)
+    _matches("implementation", tool.implementation, _IMPLEMENTATION, "builtin:<name>")
+
+
+def check_agent(agent: AgentDraft) -> None:
+    _matches("id", agent.id, _ID, "1 to 64 of a-z, 0-9, _ and -, a letter or digit first")
+    _require(agent.instructions.strip(), "instructions are empty: say what the agent is for")
+    _require(agent.models, "models is empty: name at least one, such as openai/gpt-5-mini")
+    _require(all(agent.models), "models: one has an empty name: leave it out")
+    _require(len(set(agent.tools)) == len(agent.tools), "tools: a name stands there twice: name each once")
+    for number, rule in enumerate(agent.rules):
+        _check_rule(f"rules[{number}]", rule, agent.tools)
+    for name, limit in asdict(agent.budget).items():
+        _require(limit > 0, f"budget.{name} is {limit}: use a number above 0")
+    for name, text in asdict(agent.texts).items():
+        _require(text.strip(), f"texts.{name} is empty: a contact would get no answer")
+
+
+def check_connection(connection: ConnectionDraft) -> None:
+    _matches("id", connection.id, _ID, "1 to 64 of a-z, 0-9, _ and -, a letter or digit first")
+    _require(
+        not connection.id.startswith("api-") and connection.channel != "api",
+        "id and channel: api connections are made with their agent: use another id and channel",
+    )
+    _one_of("channel", connection.channel, ChannelName)
+    _require(
+        re.fullmatch(r"(https?://\S+)?", connection.api_root),
+        "api_root: use an address that begins with https:// or http://, or leave it empty",
+    )
+
+
+def _check_rule(where: str, rule: Rule, tools: tuple[str, ...]) -> None:
+    _require(rule.tool == "*" or rule.tool in tools, f"{where}.tool is {rule.tool!r}: name a tool of the agent, or *")
+    _one_of(f"{where}.verdict", rule.verdict, Verdict)
+    if rule.verdict == "ask":
+        _require(rule.approvers, f"{where}.approvers is empty: name who may decide, such as contact")
+
+
+def _matches(field_name: str, value: str, pattern: re.Pattern[str], what: str) -> None:
+    _require(pattern.fullmatch(value), f"{field_name} is {value[:100]!r}: use {what}")
+
+
+def _one_of(field_name: str, value: str, choices: Any) -> None:
+    _require(value in get_args(choices), f"{field_name} is {value!r}: use one of {', '.join(get_args(choices))}")
+
+
+def _require(condition: object, otherwise: str) -> None:
+    if not condition:
+        raise BadRequest(otherwise)

@@ -1,0 +1,93 @@
+"""The published configuration as the functions read it: plans, connections and API keys, by path and through a cache.
+
+`shared.config.publishing` writes these documents; nothing here knows the database that they come from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from shared import codec
+from shared.clock import Clock
+from shared.domain import ApiKey, Connection, ExecutionPlan
+from shared.errors import Blocked, NotFound
+from shared.store import Documents
+
+CACHE_SECONDS = 10
+"""How long a process may serve a connection or an API key after it changed."""
+
+CACHED_DOCUMENTS = 1_000
+CACHED_PLANS = 200
+
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
+
+Value = TypeVar("Value")
+
+
+def plan_path(tenant: str, sha: str) -> str:
+    return f"tenants/{tenant}/plans/{sha}"
+
+
+def connection_path(id: str) -> str:  # noqa: A002  the glossary's word
+    return f"connections/{id}"
+
+
+def api_key_path(id: str) -> str:  # noqa: A002  the glossary's word
+    return f"api_keys/{id}"
+
+
+class Published:
+    """What is published, at most `CACHE_SECONDS` old; that something is not there is remembered as long.
+
+    Plans never change, so they are kept for ever (the `CACHED_PLANS` used last). Every method may raise `StoreDown`.
+    """
+
+    def __init__(self, documents: Documents, clock: Clock) -> None:
+        self._documents = documents
+        self._clock = clock
+        self._recent: OrderedDict[str, tuple[datetime, Any]] = OrderedDict()
+        self._plans: OrderedDict[str, ExecutionPlan] = OrderedDict()
+
+    async def connection(self, id: str) -> Connection:  # noqa: A002  the glossary's word
+        """The connection, also a disabled one. Raises `NotFound`."""
+        found = await self._read(connection_path(id), Connection) if _ID.fullmatch(id) else None
+        if found is None:
+            raise NotFound("no such connection: check its id in the address")
+        return found
+
+    async def plan(self, tenant: str, sha: str) -> ExecutionPlan:
+        """The tenant's plan of that hash. Raises `Blocked` when it is not published."""
+        path = plan_path(tenant, sha)
+        plan = self._plans.get(path)
+        if plan is None:
+            body = await self._documents.get(path)
+            if body is None:
+                raise Blocked(f"plan {sha} of tenant {tenant} is not published: save its agent again")
+            plan = codec.decode(ExecutionPlan, body)
+        _remember(self._plans, path, plan, CACHED_PLANS)
+        return plan
+
+    async def api_key(self, id: str) -> ApiKey | None:  # noqa: A002  the glossary's word
+        """The API key, also a disabled one; None when there is none."""
+        return await self._read(api_key_path(id), ApiKey) if _ID.fullmatch(id) else None
+
+    async def _read(self, path: str, shape: type[Value]) -> Value | None:
+        now = self._clock.now()
+        found: Value | None
+        until, found = self._recent.get(path, (now, None))
+        if until <= now:
+            body = await self._documents.get(path)
+            found = None if body is None else codec.decode(shape, body)
+            until = now + timedelta(seconds=CACHE_SECONDS)
+        _remember(self._recent, path, (until, found), CACHED_DOCUMENTS)
+        return found
+
+
+def _remember(cache: OrderedDict[str, Value], path: str, value: Value, limit: int) -> None:
+    cache[path] = value
+    cache.move_to_end(path)
+    if len(cache) > limit:
+        cache.popitem(last=False)
