@@ -191,6 +191,35 @@ class Connection:
     """Name to ciphertext, such as `token` of a Telegram bot; `shared.secrets` opens them."""
     api_root: str = ""
     """Where the channel's API is; empty for the vendor's own address."""
+    app: str = ""
+    """WhatsApp: the app whose callback brings this connection's messages."""
+    number: str = ""
+    """WhatsApp: the `phone_number_id` that it receives on and sends from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """A Meta app: one callback address for all numbers connected through it, of any tenant."""
+
+    id: str
+    tenant: str
+    """Who owns it and may change it."""
+    secrets: dict[str, str] = field(default_factory=dict)
+    """Name to ciphertext: `app_secret` signs what Meta posts, `verify_token` is asked for by its handshake."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A provider's report about one delivery."""
+
+    key: SessionKey
+    delivery: str
+    """The delivery's id, as it was given to the provider."""
+    provider_id: str
+    status: Literal["sent", "delivered", "read", "failed"]
+    at: datetime
+    reason: str = ""
+    """Of a failure: the provider's codes and titles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

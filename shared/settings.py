@@ -84,7 +84,11 @@ def current() -> Settings:
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """The settings of this environment. Raises `SettingsError`, naming the variable, when one cannot be used."""
+    """The settings of this environment, where an empty variable counts as none.
+
+    Raises `SettingsError`, naming the variable, when one cannot be used.
+    """
+    environment = {variable: text for variable, text in environment.items() if text}
     defaults = Settings()
     settings = Settings(
         project=environment.get("GOOGLE_CLOUD_PROJECT", ""),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from shared.clock import Clock
 from shared.domain import Connection, Delivery, SessionKey, Wake
-from shared.errors import StoreDown
+from shared.errors import BusDown, StoreDown
 
 
 class FakeDocuments:
@@ -51,20 +51,23 @@ Point = Callable[[str], None]
 
 
 class FakeBus:
-    """`Bus` that keeps its wakes in `queue` until a test takes them out."""
+    """`Bus` that keeps its wakes in `queue` until a test takes them out. While `down`, it takes none."""
 
     def __init__(self, point: Point, clock: Clock) -> None:
         self.queue: list[Wake] = []
+        self.down = False
         self._point = point
         self._clock = clock
 
     async def wake(self, key: SessionKey) -> None:
         self._point("before wake")
+        await self.check()
         self.queue.append(Wake(key=key, id=self._clock.new_id()))
         self._point("after wake")
 
     async def check(self) -> None:
-        return
+        if self.down:
+            raise BusDown("the bus is down")
 
 
 class FakeChannel:

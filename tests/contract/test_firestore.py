@@ -100,8 +100,10 @@ async def test_a_writer_is_not_disturbed_by_watchers_who_leave(store: FirestoreS
     await store.append(KEY, {"0": b"1"}, NOW)
     await asyncio.gather(*(seen.wait() for seen in begun))
     for number, watcher in enumerate(watchers, 1):
+        writing = asyncio.create_task(store.append(KEY, {str(number): b"1"}, NOW))
+        await asyncio.sleep(0)  # it is on its way
         watcher.cancel()
-        await store.append(KEY, {str(number): b"1"}, NOW)
+        await writing
     await asyncio.wait(watchers)
     stored = await store.load(KEY)
     assert stored is not None

@@ -1,0 +1,52 @@
+"""Takes what comes back: decisions on approvals, and the tick that finds what is due."""
+
+from __future__ import annotations
+
+import functions_framework.aio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+
+from shared.api.http import json_response, read_json, serve
+from shared.auth import callback_token
+from shared.errors import BadRequest
+from shared.sessions.callback import decision
+from shared.wiring import begin, parts
+
+BODY_LIMIT = 1 << 16
+
+
+async def callback(request: Request) -> Response:
+    """`POST /v1/callbacks/{token}` with `{"approved": true|false}`: decides on the approval that the token names."""
+    here = parts()
+    key, wait = callback_token.verify(here.box, request.path_params["token"])
+    body = await read_json(request, BODY_LIMIT)
+    if not isinstance(body.get("approved"), bool):
+        raise BadRequest("approved: missing or not a boolean; send true or false")
+    entry = await decision(here.store, key, wait, approved=body["approved"], now=here.clock.now())
+    await here.accept(key, entry)
+    return json_response(202, {"status": "accepted", "session_id": key.session})
+
+
+async def tick(request: Request) -> Response:
+    """`POST /tick`, once a minute: wakes every session that is due."""
+    here = parts()
+    await here.verify_push(request.headers.get("authorization"))
+    return json_response(200, {"woken": await here.wake_due()})
+
+
+app = serve(
+    Router(
+        [
+            Route("/v1/callbacks/{token}", callback, methods=["POST"]),
+            Route("/tick", tick, methods=["POST"]),
+        ]
+    )
+)
+
+
+@functions_framework.aio.http
+async def callbacks(request: Request) -> Response:
+    """The function's entry point."""
+    begin()
+    return app

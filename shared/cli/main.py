@@ -1,0 +1,68 @@
+"""`recado`: the command line. Each subcommand is loaded only when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from shared.errors import RecadoError
+from shared.settings import current
+
+URL = "http://127.0.0.1:8080"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; 0 when it did what was asked, 1 when not, 2 for arguments that make no sense."""
+    options = _parser().parse_args(arguments)
+    try:
+        return asyncio.run(_run(options))
+    except RecadoError as error:
+        print(f"recado: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _run(options: argparse.Namespace) -> int:
+    settings = current()
+    if options.command == "dev":
+        from shared.cli.dev import dev
+
+        return await dev(settings)
+    if options.command == "chat":
+        from shared.cli.chat import chat
+
+        return await chat(settings, options.text, session=options.session, as_json=options.json, url=options.url)
+    from shared.cli.send import send_telegram
+
+    url = options.url or f"http://127.0.0.1:{settings.port}"
+    return await send_telegram(
+        settings, url, options.connection, options.chat, options.text, tap=options.tap, as_json=options.json
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="recado", description="Agents that answer people, on your own machine first")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("dev", help="serve everything on one port, on this machine only (PORT, default 8080)")
+    chat = commands.add_parser("chat", help="say one thing to the demo agent and see the steps and the answer")
+    chat.add_argument("text")
+    chat.add_argument("--session", default="chat", help="name of the conversation to go on with (default: chat)")
+    chat.add_argument("--url", default="", help=f"a running server, such as {URL}; default: the embedded stack")
+    chat.add_argument("--json", action="store_true", help="print one JSON object per line")
+    send = commands.add_parser("send", help="post an update to the running server as a channel would")
+    channels = send.add_subparsers(dest="channel", required=True)
+    telegram = channels.add_parser("telegram", help="a Telegram update, secret and all")
+    telegram.add_argument("text", nargs="?", default="", help="what the contact writes")
+    telegram.add_argument("--tap", choices=["approve", "deny"], default="", help="tap a button instead of writing")
+    telegram.add_argument("--chat", type=int, default=1001, help="the contact's chat (default: 1001)")
+    telegram.add_argument("--connection", default="demo-telegram")
+    telegram.add_argument("--url", default="", help=f"the running server (default: {URL}, or PORT)")
+    telegram.add_argument("--json", action="store_true", help="print one JSON object per line")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

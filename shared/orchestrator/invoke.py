@@ -1,0 +1,77 @@
+"""Invoke: a caller hands in a message and waits for the run that answers it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from shared.codec import decode, encode
+from shared.domain import Entry, SessionKey, Wake
+from shared.errors import Fenced, StoreDown
+from shared.orchestrator.drive import Driver
+from shared.sessions.document import Run, Session, read
+from shared.store import Archive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invoked:
+    """How far the message has come."""
+
+    session: SessionKey
+    run: Run | None
+    """Over, or waiting for a decision; None when there is no answer yet. A message that came during a wait stands
+    behind the run that waits: then it is that run."""
+
+
+class Invoker:
+    """Drives the session of an invoked message itself when it is free, and watches it when it is busy."""
+
+    def __init__(self, driver: Driver, archive: Archive) -> None:
+        self._driver = driver
+        self._archive = archive
+        self._process = driver.clock.new_id()
+        self._tasks: dict[str, asyncio.Task[Session | None]] = {}
+
+    async def invoke(self, key: SessionKey, entry: Entry, *, patience: float) -> Invoked:
+        """Return when the run with this entry is over or waits, or after `patience` seconds.
+
+        The same entry again returns the same run. When the caller goes away the run goes on. Raises `Retryable`:
+        call again with the same entry.
+        """
+        due = self._driver.pace.due_at(self._driver.clock.now())
+        await self._driver.store.append(key, {entry.id: encode(entry)}, due)
+        task = self._tasks.get(entry.id)
+        if task is None:
+            # A wake takes over from its own holder at once: only this process knows that that one is gone.
+            wake = Wake(key=key, id=f"invoke-{self._process}-{entry.id}")
+            task = self._tasks[entry.id] = asyncio.create_task(self._driver.drive(wake, only=entry.id))
+            task.add_done_callback(lambda _: self._tasks.pop(entry.id))
+        try:
+            async with asyncio.timeout(patience):
+                try:
+                    session = await asyncio.shield(task)
+                except Fenced:
+                    session = None
+                run = await self._run(key, session, entry.id) or await self._watch(key, entry.id)
+        except TimeoutError:
+            run = None
+        return Invoked(session=key, run=run)
+
+    async def _watch(self, key: SessionKey, message_id: str) -> Run:
+        async with aclosing(self._driver.store.watch(key)) as changes:
+            async for stored in changes:
+                if run := await self._run(key, read(key, stored), message_id):
+                    return run
+        raise StoreDown(f"session {key.session} can no longer be watched")
+
+    async def _run(self, key: SessionKey, session: Session | None, message_id: str) -> Run | None:
+        """The run that took the message if it is over; else the active run if that waits for somebody."""
+        if session is None:
+            return None
+        number = session.run_of(message_id)
+        if number is not None and (session.run is None or session.run.number != number):
+            body = await self._archive.run(key, number)
+            return decode(Run, body) if body is not None else None
+        waits = session.run is not None and session.run.wait is not None and session.lease is None
+        return session.run if waits else None

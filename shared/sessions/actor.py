@@ -1,0 +1,190 @@
+"""One process's hold on one session: claim it, keep a journal, change it by compare-and-swap, let it go."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from shared.clock import Clock
+from shared.codec import encode
+from shared.domain import SessionKey, Wake
+from shared.errors import Conflict, Fenced, NotFound, StoreDown
+from shared.sessions.document import Session, inbox_bytes, read, state_bytes
+from shared.sessions.transitions import Claimant, Work, claim, due, work
+from shared.store import Archived, SessionStore
+
+Value = TypeVar("Value")
+Change = Callable[[Session], Session]
+ATTEMPTS = 100
+"""Lost races in a row before giving up: each one means that somebody else's write succeeded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Times of the session protocol, in seconds."""
+
+    lease: float = 30.0
+    """How long a silent holder keeps a session; it extends its lease with every commit, and at every third of this."""
+    due: float = 60.0
+    """`due` is rounded up to multiples of this, so that its index entry is seldom rewritten."""
+
+    def lease_end(self, now: datetime) -> datetime:
+        """Until when a lease holds that is taken or extended now."""
+        return now + timedelta(seconds=self.lease)
+
+    def due_at(self, instant: datetime) -> datetime:
+        """That instant, rounded up."""
+        return datetime.fromtimestamp(math.ceil(instant.timestamp() / self.due) * self.due, UTC)
+
+
+class Actor:
+    """What one attempt may do with a session."""
+
+    def __init__(self, store: SessionStore, clock: Clock, key: SessionKey, pace: Pace) -> None:
+        self.key = key
+        self._store = store
+        self._clock = clock
+        self._pace = pace
+        self._held: list[Change] = []
+        self._tried: dict[str, int] = {}  # nonces of commits without an answer yet, and how many held changes each has
+        self._stored: Session | None = None
+        self._shown: Session | None = None
+        self._version: object = None
+        self._epoch = 0
+        self._lock = asyncio.Lock()
+
+    @property
+    def session(self) -> Session:
+        """What the store holds, with the changes that this attempt keeps back for its next commit.
+
+        Raises `NotFound` when there is no such session.
+        """
+        if self._shown is None:
+            raise NotFound(f"session: there is none with id {self.key.session}")
+        return self._shown
+
+    async def load(self) -> bool:
+        """Read the document; False when there is none. One read."""
+        await self._read()
+        self._show()
+        return self._stored is not None
+
+    async def claim(self, wake: Wake, plan: str) -> Work:
+        """Become the holder if there is something to do: `READY` means that this attempt now holds the session.
+
+        Anything else says why there is nothing to do. One write.
+        """
+        holder = self._clock.new_id()
+        for _ in range(ATTEMPTS):
+            now = self._clock.now()
+            found = work(self.session, wake=wake.id, now=now)
+            if found is Work.WAITING and self.session.inbox:
+                await self._swap(_same, self._clock.new_id())  # `append` made it due now: due again when the wait ends
+            if found is not Work.READY:
+                return found
+            who = Claimant(holder=holder, wake=wake.id, now=now, until=self._pace.lease_end(now))
+            nonce = self._clock.new_id()
+            await self._swap(partial(claim, who=who, plan=plan), nonce)
+            self._show()
+            if self.session.nonce == nonce:
+                self._epoch = self.session.epoch
+                return Work.READY
+        raise Conflict(f"session {self.key.session} changed {ATTEMPTS} times while it was claimed")
+
+    def hold(self, change: Change) -> None:
+        """Make this change with the next commit; `session` shows it at once. A crash before then forgets it."""
+        self._held.append(change)
+        self._show()
+
+    async def commit(self, change: Change | None = None) -> None:
+        """Write what was held back, and this change, in one compare-and-swap; extends the lease if it is kept.
+
+        Raises `Fenced` when another process holds the session by now: nothing was written then.
+        """
+        async with self._lock:
+            if change is not None:
+                self._held.append(change)
+            for _ in range(ATTEMPTS):
+                if self._stored is None or self._stored.epoch != self._epoch:
+                    raise Fenced(f"session {self.key.session} has another holder")
+                held = tuple(self._held)
+                nonce = self._clock.new_id()
+                self._tried[nonce] = len(held)
+                await self._swap(partial(self._held_back, held), nonce)
+                written = self._tried.get(self._stored.nonce) if self._stored is not None else None
+                if written is not None:  # by this commit, or by an earlier one that seemed to fail
+                    del self._held[:written]  # not clear(): more may have been held back meanwhile
+                    self._tried.clear()
+                    self._show()
+                    if written == len(held):
+                        return
+        raise Conflict(f"session {self.key.session} changed {ATTEMPTS} times during one commit")
+
+    async def keep(self, effect: Coroutine[Any, Any, Value]) -> Value:
+        """What the effect returns, with the lease extended for as long as that takes."""
+        task = asyncio.create_task(effect)
+        try:
+            while not (await asyncio.wait({task}, timeout=self._pace.lease / 3))[0]:
+                with suppress(StoreDown):  # the effect may be worth more than the lease; its own commit will tell
+                    await self.commit()
+            return task.result()
+        finally:
+            task.cancel()  # does nothing to a finished task
+
+    async def _read(self) -> None:
+        stored = await self._store.load(self.key)
+        self._stored = read(self.key, stored) if stored is not None else None
+        self._version = stored.version if stored is not None else None
+
+    async def _swap(self, change: Change, nonce: str) -> None:
+        """Try the change once and have the document as it is then. Its nonce tells whose write was the last: a commit
+        whose answer was lost may have been sent twice by the store's client, and is refused although it was applied.
+        """
+        assert self._stored is not None
+        now = self._clock.now()
+        changed = replace(change(self._stored), nonce=nonce)
+        due_at = due(changed, now)
+        try:
+            self._version = await self._store.commit(
+                self.key,
+                self._version,
+                state=state_bytes(changed),
+                inbox=inbox_bytes(changed),
+                due=self._pace.due_at(due_at) if due_at is not None else None,
+                archive=_archived(changed),
+            )
+        except Conflict:
+            await self._read()
+        else:
+            self._stored = replace(changed, finished=None)
+
+    def _held_back(self, changes: tuple[Change, ...], session: Session) -> Session:
+        for change in changes:
+            session = change(session)
+        if session.lease is None:
+            return session
+        return replace(session, lease=replace(session.lease, until=self._pace.lease_end(self._clock.now())))
+
+    def _show(self) -> None:
+        shown = self._stored
+        if shown is not None and shown.epoch == self._epoch:
+            for change in self._held:
+                shown = change(shown)
+        self._shown = shown
+
+
+def _archived(session: Session) -> Archived | None:
+    run = session.finished
+    if run is None:
+        return None
+    return Archived(number=run.number, body=encode(run))
+
+
+def _same(session: Session) -> Session:
+    return session

@@ -1,0 +1,213 @@
+"""The only place where parts are put together, each on first use, inside the running event loop.
+
+Importing this module makes nothing: `parts()` gives the process's parts, and each of them imports and builds what it
+needs when it is first asked for. So `ingest` never loads a model library, and only `api` and the command line load
+SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+from shared.clock import Clock, SystemClock
+from shared.observability import configure
+from shared.sessions.actor import Pace
+from shared.settings import Settings, current
+
+if TYPE_CHECKING:
+    import httpx
+
+    from shared.auth.oidc import PushVerifier
+    from shared.bus.local import LocalBus
+    from shared.bus.pubsub import PubSubBus
+    from shared.config.repository import ConfigRepository
+    from shared.domain import Entry, SessionKey, Wake
+    from shared.llm.litellm import LiteLLM
+    from shared.orchestrator.drive import Driver
+    from shared.orchestrator.invoke import Invoker
+    from shared.published import Published
+    from shared.secrets.keyfile import KeyFile
+    from shared.store.firestore import FirestoreStore
+    from shared.store.sqlite import SqliteStore
+
+
+_used: ContextVar[Parts | None] = ContextVar("used", default=None)
+
+
+def parts() -> Parts:
+    """The parts of this process, or those that `using` put in their place.
+
+    Raises `SettingsError` when the process's environment cannot be used.
+    """
+    return _used.get() or _of_process()
+
+
+@contextmanager
+def using(here: Parts) -> Iterator[None]:
+    """Code inside, and tasks started there, get these parts: several stacks may live in one process."""
+    token = _used.set(here)
+    try:
+        yield
+    finally:
+        _used.reset(token)
+
+
+@cache
+def _of_process() -> Parts:
+    return Parts(current())
+
+
+@cache
+def begin() -> None:
+    """Set this process's log up, once. Called with a function's first request: its server sets up its own before that.
+
+    Raises `SettingsError` when the environment cannot be used.
+    """
+    configure(current())
+
+
+class Parts:
+    """Everything there is one of in a process, made when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock: Clock = SystemClock()
+
+    @cached_property
+    def pace(self) -> Pace:
+        """Embedded, one process is everything: a short lease and exact times make a restart quick."""
+        if self.settings.embedded:
+            return Pace(lease=min(self.settings.lease_seconds, 5.0), due=1.0)
+        return Pace(lease=self.settings.lease_seconds)
+
+    @cached_property
+    def store(self) -> SqliteStore | FirestoreStore:
+        """Sessions, archive and published documents."""
+        if self.settings.embedded:
+            from shared.store.sqlite import SqliteStore
+
+            return SqliteStore(self.settings.home / "sessions.db")
+        from shared.store.firestore import FirestoreStore
+
+        return FirestoreStore(self.settings.project)
+
+    @cached_property
+    def bus(self) -> LocalBus | PubSubBus:
+        """Wakes."""
+        if self.settings.embedded:
+            from shared.bus.local import LocalBus
+
+            return LocalBus(self.run_agent, self.clock)
+        from shared.bus.pubsub import PubSubBus
+
+        return PubSubBus(self.settings.project, self.settings.wake_topic, emulator=self.settings.pubsub_emulator)
+
+    @cached_property
+    def published(self) -> Published:
+        """Published configuration, through a cache of ten seconds."""
+        from shared.published import Published
+
+        return Published(self.store, self.clock)
+
+    @cached_property
+    def repository(self) -> ConfigRepository:
+        """Configuration in SQL."""
+        from shared.config.repository import ConfigRepository
+
+        return ConfigRepository(self.settings.config_url, self.clock)
+
+    @cached_property
+    def box(self) -> KeyFile:
+        """Secrets at rest."""
+        from shared.secrets.keyfile import KeyFile
+
+        return KeyFile(self.settings.home / "platform.key", self.settings.platform_key)
+
+    @cached_property
+    def http(self) -> httpx.AsyncClient:
+        """The client of outgoing HTTP; its connections are kept."""
+        import httpx
+
+        return httpx.AsyncClient(timeout=httpx.Timeout(20.0, connect=5.0))
+
+    @cached_property
+    def push_verifier(self) -> PushVerifier:
+        """Proves that a push comes from Pub/Sub or the scheduler."""
+        from shared.auth.oidc import PushVerifier
+
+        return PushVerifier(
+            audience=self.settings.push_audience,
+            service_account=self.settings.push_service_account,
+            issuer=self.settings.push_issuer,
+            certificates_url=self.settings.push_certificates_url,
+            http=self.http,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def driver(self) -> Driver:
+        """What drives sessions: models, tools and channels included."""
+        from shared.channels.api import Api
+        from shared.channels.telegram import Telegram
+        from shared.llm.route import Route
+        from shared.llm.scripted import Scripted
+        from shared.orchestrator.drive import Driver
+        from shared.tools import Toolbox, demo
+
+        return Driver(
+            store=self.store,
+            bus=self.bus,
+            published=self.published,
+            route=Route({"scripted": Scripted, "": lambda: self.litellm}, self.clock),
+            toolbox=Toolbox({"builtin:lookup_order": demo.lookup_order, "builtin:refund_order": demo.refund_order}),
+            channels={"telegram": Telegram(self.http, self.box, self.settings.telegram_api), "api": Api()},
+            clock=self.clock,
+            pace=self.pace,
+            slice_seconds=self.settings.slice_seconds,
+        )
+
+    @cached_property
+    def invoker(self) -> Invoker:
+        """What answers callers who wait."""
+        from shared.orchestrator.invoke import Invoker
+
+        return Invoker(self.driver, self.store)
+
+    async def accept(self, key: SessionKey, entry: Entry) -> None:
+        """Put the entry into its session, durably, and wake it; see `sessions.accept`."""
+        from shared.sessions.accept import accept
+
+        await accept(self.store, self.bus, self.clock, self.pace, key, entry)
+
+    async def wake_due(self) -> int:
+        """Publish a wake for every session that is due, and say how many: the tick."""
+        keys = await self.store.due(self.clock.now(), limit=1000)
+        for key in keys:
+            await self.bus.wake(key)
+        return len(keys)
+
+    async def verify_push(self, authorization: str | None) -> None:
+        """Raise `Unauthenticated` unless Pub/Sub or the scheduler sent it; the Pub/Sub emulator sends no token."""
+        if not self.settings.pubsub_emulator:
+            await self.push_verifier.verify(authorization)
+
+    async def run_agent(self, wake: Wake) -> None:
+        """Drive one session for one wake."""
+        await self.driver.drive(wake)
+
+    async def aclose(self) -> None:
+        """Close what was made, the bus first: what it has in flight uses the rest."""
+        for name in ("bus", "litellm", "http", "repository", "store"):
+            if name in self.__dict__:
+                await self.__dict__[name].aclose()
+
+    @cached_property
+    def litellm(self) -> LiteLLM:
+        """Every model that is not scripted."""
+        from shared.llm.litellm import LiteLLM
+
+        return LiteLLM()
