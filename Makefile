@@ -22,11 +22,12 @@ dev: setup ## serve everything on http://127.0.0.1:8080 (PORT changes it) with n
 test: setup ## run every test
 	$(BIN)/pytest
 
-check: setup ## run all that a change must pass: format, lint, types, import rules, tests
+check: setup ## run all that a change must pass: format, lint, types, import rules, deployment, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	scripts/check-deployment.sh
 	$(BIN)/pytest
 
 fmt: setup ## put the code into its format

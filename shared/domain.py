@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 JsonObject = dict[str, Any]
@@ -25,6 +25,8 @@ Outcome = Literal["answered", "failed", "stopped", "blocked"]
 
 CONTEXT_BYTES = 200_000
 """How much of the earlier conversation a session keeps for the model."""
+SEEN_FOR = timedelta(hours=26)
+"""How long a session knows a message again. Telegram repeats for 24 h; an Idempotency-Key is promised for 24 h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,10 @@ class Message:
     """For a contact's message the hash that makes it idempotent; empty for what a run produced."""
     contact: Contact | None = None
     sent_at: datetime | None = None
+    provider_id: str = ""
+    """The channel's own id of a contact's message, where the channel wants to be told it again."""
+    sequence: int = 0
+    """Number of the event that shows it, within the session; 0 for what no event shows."""
     tool_calls: tuple[ToolCall, ...] = ()
     """Only for the agent: the tools that it asked for together with this text."""
     tool_call_id: str = ""
@@ -238,21 +244,23 @@ class Principal:
     """Who makes a request, once it is known."""
 
     tenant: str
+    """Empty for a contact: the session that it asks for says whose it is."""
     id: str
-    role: Literal["invoker", "operator"]
+    role: Literal["invoker", "operator", "contact"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What waits in a session's inbox: a contact's message, or the decision of an approval."""
+    """What waits in a session's inbox: a message, a decision on an approval, or that an operator watches."""
 
     id: str
     """Hash of the connection and the channel's own id: a channel that repeats itself writes the same entry again."""
-    kind: Literal["message", "decision"]
+    kind: Literal["message", "decision", "watch"]
     connection: str
     conversation: str
     order: int
-    """The channel's own sequence: Telegram's update id; for the API the time of arrival in microseconds."""
+    """The channel's own sequence: Telegram's update id; WhatsApp's time in seconds; for the API the time of arrival in
+    microseconds."""
     received_at: datetime
     contact: Contact
     text: str = ""
@@ -261,6 +269,12 @@ class Entry:
     approved: bool = False
     tap: str = ""
     """Only for a decision by a button: the channel's id of the tap, to be answered."""
+    provider_id: str = ""
+    """The channel's own id of the message, where typing and read marks need it."""
+    seen_for: timedelta = SEEN_FOR
+    """How long the channel may bring it again."""
+    viewer: str = ""
+    """Web: the user whose view the session is shown in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The published configuration as the functions read it: plans, connections and API keys, by path and through a cache.
+"""The published configuration as the functions read it: plans, connections, apps, API keys, by path and cached.
 
 `shared.config.publishing` writes these documents; nothing here knows the database that they come from.
 """
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from shared import codec
 from shared.clock import Clock
-from shared.domain import ApiKey, Connection, ExecutionPlan
+from shared.domain import ApiKey, App, Connection, ExecutionPlan
 from shared.errors import Blocked, NotFound
 from shared.store import Documents
 
@@ -33,6 +33,15 @@ def plan_path(tenant: str, sha: str) -> str:
 
 def connection_path(id: str) -> str:  # noqa: A002  the glossary's word
     return f"connections/{id}"
+
+
+def app_path(id: str) -> str:  # noqa: A002  the glossary's word
+    return f"apps/{id}"
+
+
+def number_path(app: str, number: str) -> str:
+    """Where the id of the connection stands that has this number of this app."""
+    return f"apps/{app}/numbers/{number}"
 
 
 def api_key_path(id: str) -> str:  # noqa: A002  the glossary's word
@@ -57,6 +66,21 @@ class Published:
         if found is None:
             raise NotFound("no such connection: check its id in the address")
         return found
+
+    async def app(self, id: str) -> App:  # noqa: A002  the glossary's word
+        """The Meta app. Raises `NotFound`."""
+        found = await self._read(app_path(id), App) if _ID.fullmatch(id) else None
+        if found is None:
+            raise NotFound("no such app: check its id in the address")
+        return found
+
+    async def number(self, app: str, number: str) -> Connection | None:
+        """The connection, also a disabled one, with this number of this app; None when there is none."""
+        path = number_path(app, number)
+        connection = await self._read(path, str) if _ID.fullmatch(app) and _ID.fullmatch(number) else None
+        found = await self._read(connection_path(connection), Connection) if connection else None
+        # The two documents are written one after the other: only together do they say that it is so.
+        return found if found is not None and (found.app, found.number) == (app, number) else None
 
     async def plan(self, tenant: str, sha: str) -> ExecutionPlan:
         """The tenant's plan of that hash. Raises `Blocked` when it is not published."""

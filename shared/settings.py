@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ class Settings:
     """`DATABASE_URL`: SQLAlchemy URL of the configuration; empty: SQLite in `home`."""
     wake_topic: str = "wakes"
     """`RECADO_WAKE_TOPIC`: the Pub/Sub topic of wakes."""
+    delivery_topic: str = "deliveries"
+    """`RECADO_DELIVERY_TOPIC`: the Pub/Sub topic of receipts."""
     push_audience: str = ""
     """`RECADO_PUSH_AUDIENCE`: the `aud` that the push's OIDC token must have."""
     push_service_account: str = ""
@@ -38,6 +41,8 @@ class Settings:
     """`PUBSUB_EMULATOR_HOST`: with it a push without a token is accepted; never together with `K_SERVICE`."""
     firestore_emulator: str = ""
     """`FIRESTORE_EMULATOR_HOST`: read by the client library as well; never together with `K_SERVICE`."""
+    auth_emulator: str = ""
+    """`FIREBASE_AUTH_EMULATOR_HOST`: with it the emulator's unsigned ID tokens are accepted; never with `K_SERVICE`."""
     service: str = ""
     """`K_SERVICE`: set by Cloud Run; says that this is not a development machine."""
     platform_key: str = ""
@@ -54,6 +59,20 @@ class Settings:
     """`PORT`: where the server listens."""
     slice_seconds: float = 480.0
     """`RECADO_SLICE_SECONDS`: how long one push may hold a run (the Pub/Sub ack deadline is 600 s)."""
+    stream_seconds: float = 3300.0
+    """`RECADO_STREAM_SECONDS`: how long one stream of events lasts; the reader then comes again (Cloud Run cuts a
+    request at its time-out, at most an hour)."""
+    web_origin: str = ""
+    """`RECADO_WEB_ORIGIN`: where the web client is served, such as `https://<project>.web.app`; empty: the functions'
+    own origin."""
+    firebase: str = ""
+    """`RECADO_FIREBASE_CONFIG`: the web app's configuration as JSON, as `firebase apps:sdkconfig` prints it; with it
+    the web client signs in and listens by Firebase."""
+    addresses: str = ""
+    """`RECADO_ADDRESSES`: JSON object from `ingest`, `run_agent`, `callbacks` and `api` to their addresses; empty: one
+    origin serves all."""
+    web_connection: str = "demo-web"
+    """`RECADO_WEB_CONNECTION`: the connection that the web client talks to."""
     lease_seconds: float = 30.0
     """`RECADO_LEASE_SECONDS`: how long a silent process keeps a session."""
 
@@ -95,12 +114,14 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         home=Path(environment.get("RECADO_HOME", str(defaults.home))),
         database_url=environment.get("DATABASE_URL", ""),
         wake_topic=environment.get("RECADO_WAKE_TOPIC", defaults.wake_topic),
+        delivery_topic=environment.get("RECADO_DELIVERY_TOPIC", defaults.delivery_topic),
         push_audience=environment.get("RECADO_PUSH_AUDIENCE", ""),
         push_service_account=environment.get("RECADO_PUSH_SERVICE_ACCOUNT", ""),
         push_issuer=environment.get("RECADO_PUSH_ISSUER", defaults.push_issuer),
         push_certificates_url=environment.get("RECADO_PUSH_CERTIFICATES_URL", defaults.push_certificates_url),
         pubsub_emulator=environment.get("PUBSUB_EMULATOR_HOST", ""),
         firestore_emulator=environment.get("FIRESTORE_EMULATOR_HOST", ""),
+        auth_emulator=environment.get("FIREBASE_AUTH_EMULATOR_HOST", ""),
         service=environment.get("K_SERVICE", ""),
         platform_key=environment.get("RECADO_PLATFORM_KEY", ""),
         log_level=environment.get("LOG_LEVEL", defaults.log_level).upper(),
@@ -108,6 +129,11 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         model=_model(environment),
         telegram_api=environment.get("RECADO_TELEGRAM_API", defaults.telegram_api).rstrip("/"),
         port=_number(environment, "PORT", defaults.port, least=1, most=65_535),
+        stream_seconds=_number(environment, "RECADO_STREAM_SECONDS", int(defaults.stream_seconds), least=1, most=3600),
+        web_origin=environment.get("RECADO_WEB_ORIGIN", "").rstrip("/"),
+        firebase=_json(environment, "RECADO_FIREBASE_CONFIG"),
+        addresses=_json(environment, "RECADO_ADDRESSES"),
+        web_connection=environment.get("RECADO_WEB_CONNECTION", defaults.web_connection),
         slice_seconds=_number(environment, "RECADO_SLICE_SECONDS", int(defaults.slice_seconds), least=1, most=540),
         lease_seconds=_number(environment, "RECADO_LEASE_SECONDS", int(defaults.lease_seconds), least=2, most=600),
     )
@@ -120,10 +146,15 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"LOG_LEVEL is {settings.log_level!r}: use one of {', '.join(_LEVELS)}")
     if settings.log_format not in _FORMATS:
         raise SettingsError(f"LOG_FORMAT is {settings.log_format!r}: use one of {', '.join(_FORMATS)}")
-    if settings.service and (settings.pubsub_emulator or settings.firestore_emulator):
+    emulators = {
+        "PUBSUB_EMULATOR_HOST": settings.pubsub_emulator,
+        "FIRESTORE_EMULATOR_HOST": settings.firestore_emulator,
+        "FIREBASE_AUTH_EMULATOR_HOST": settings.auth_emulator,
+    }
+    if settings.service and (found := [variable for variable, host in emulators.items() if host]):
         raise SettingsError(
-            "PUBSUB_EMULATOR_HOST or FIRESTORE_EMULATOR_HOST is set on Cloud Run (K_SERVICE): unset them, "
-            "or every push without a token would be accepted and every write would go nowhere"
+            f"{', '.join(found)} set on Cloud Run (K_SERVICE): unset that, or what nobody signed would be accepted "
+            "and every write would go nowhere"
         )
     if settings.service and settings.embedded:
         raise SettingsError("GOOGLE_CLOUD_PROJECT is empty on Cloud Run: set it, a local file would be lost")
@@ -142,3 +173,14 @@ def _number(environment: Mapping[str, str], variable: str, default: int, *, leas
     if not text.isdecimal() or not least <= int(text) <= most:
         raise SettingsError(f"{variable} is {text!r}: use a whole number from {least} to {most}")
     return int(text)
+
+
+def _json(environment: Mapping[str, str], variable: str) -> str:
+    text = environment.get(variable, "")
+    try:
+        usable = not text or isinstance(json.loads(text), dict)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingsError(f"{variable} is not a JSON object: use one such as {{}}, or leave it empty")
+    return text

@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from shared.clock import Clock, SystemClock
+from shared.domain import Principal
 from shared.observability import configure
 from shared.sessions.actor import Pace
 from shared.settings import Settings, current
@@ -21,11 +22,13 @@ from shared.settings import Settings, current
 if TYPE_CHECKING:
     import httpx
 
+    from shared.auth.firebase import FirebaseVerifier
     from shared.auth.oidc import PushVerifier
+    from shared.auth.tokens import Tokens
     from shared.bus.local import LocalBus
     from shared.bus.pubsub import PubSubBus
     from shared.config.repository import ConfigRepository
-    from shared.domain import Entry, SessionKey, Wake
+    from shared.domain import Entry, Receipt, SessionKey, Wake
     from shared.llm.litellm import LiteLLM
     from shared.orchestrator.drive import Driver
     from shared.orchestrator.invoke import Invoker
@@ -81,7 +84,7 @@ class Parts:
     def pace(self) -> Pace:
         """Embedded, one process is everything: a short lease and exact times make a restart quick."""
         if self.settings.embedded:
-            return Pace(lease=min(self.settings.lease_seconds, 5.0), due=1.0)
+            return Pace(lease=min(self.settings.lease_seconds, 5.0), due=1.0, partial=0.1)
         return Pace(lease=self.settings.lease_seconds)
 
     @cached_property
@@ -97,14 +100,17 @@ class Parts:
 
     @cached_property
     def bus(self) -> LocalBus | PubSubBus:
-        """Wakes."""
+        """Wakes and receipts."""
         if self.settings.embedded:
             from shared.bus.local import LocalBus
 
-            return LocalBus(self.run_agent, self.clock)
+            return LocalBus(self.run_agent, self.clock, receipts=self.record)
         from shared.bus.pubsub import PubSubBus
 
-        return PubSubBus(self.settings.project, self.settings.wake_topic, emulator=self.settings.pubsub_emulator)
+        settings = self.settings
+        return PubSubBus(
+            settings.project, settings.wake_topic, settings.delivery_topic, emulator=settings.pubsub_emulator
+        )
 
     @cached_property
     def published(self) -> Published:
@@ -140,19 +146,25 @@ class Parts:
         from shared.auth.oidc import PushVerifier
 
         return PushVerifier(
-            audience=self.settings.push_audience,
-            service_account=self.settings.push_service_account,
-            issuer=self.settings.push_issuer,
-            certificates_url=self.settings.push_certificates_url,
-            http=self.http,
-            clock=self.clock,
+            self._tokens(self.settings.push_audience, self.settings.push_issuer, self.settings.push_certificates_url),
+            self.settings.push_service_account,
         )
+
+    @cached_property
+    def web_users(self) -> FirebaseVerifier:
+        """Knows who signed in to the web client."""
+        from shared.auth.firebase import CERTIFICATES, FirebaseVerifier, issuer
+
+        project = self.settings.project
+        tokens = self._tokens(project, issuer(project), CERTIFICATES)
+        return FirebaseVerifier(tokens, project, self.clock, emulator=bool(self.settings.auth_emulator))
 
     @cached_property
     def driver(self) -> Driver:
         """What drives sessions: models, tools and channels included."""
         from shared.channels.api import Api
         from shared.channels.telegram import Telegram
+        from shared.channels.whatsapp import WhatsApp
         from shared.llm.route import Route
         from shared.llm.scripted import Scripted
         from shared.orchestrator.drive import Driver
@@ -164,7 +176,12 @@ class Parts:
             published=self.published,
             route=Route({"scripted": Scripted, "": lambda: self.litellm}, self.clock),
             toolbox=Toolbox({"builtin:lookup_order": demo.lookup_order, "builtin:refund_order": demo.refund_order}),
-            channels={"telegram": Telegram(self.http, self.box, self.settings.telegram_api), "api": Api()},
+            channels={
+                "telegram": Telegram(self.http, self.box, self.settings.telegram_api),
+                "whatsapp": WhatsApp(self.http, self.box),
+                "api": Api(),
+                "web": Api(),
+            },
             clock=self.clock,
             pace=self.pace,
             slice_seconds=self.settings.slice_seconds,
@@ -177,11 +194,11 @@ class Parts:
 
         return Invoker(self.driver, self.store)
 
-    async def accept(self, key: SessionKey, entry: Entry) -> None:
-        """Put the entry into its session, durably, and wake it; see `sessions.accept`."""
+    async def accept(self, key: SessionKey, *entries: Entry) -> None:
+        """Put the entries into their session, durably, and wake it; see `sessions.accept`."""
         from shared.sessions.accept import accept
 
-        await accept(self.store, self.bus, self.clock, self.pace, key, entry)
+        await accept(self.store, self.bus, self.clock, self.pace, key, *entries)
 
     async def wake_due(self) -> int:
         """Publish a wake for every session that is due, and say how many: the tick."""
@@ -195,9 +212,30 @@ class Parts:
         if not self.settings.pubsub_emulator:
             await self.push_verifier.verify(authorization)
 
+    async def record(self, receipt: Receipt) -> None:
+        """Keep what a provider reports about a delivery; see `sessions.receipts`."""
+        from shared.sessions.receipts import record
+
+        await record(self.store, receipt)
+
+    async def principal(self, authorization: str | None) -> Principal:
+        """Who calls: an API key, or else whoever signed in to the web client. Raises `Unauthenticated`."""
+        from shared.auth.api_key import authenticate
+
+        if self.settings.embedded or (authorization or "").startswith("Bearer rk_"):
+            return await authenticate(authorization, self.published)
+        return Principal(tenant="", id=await self.web_users.user(authorization), role="contact")
+
     async def run_agent(self, wake: Wake) -> None:
         """Drive one session for one wake."""
         await self.driver.drive(wake)
+
+    def _tokens(self, audience: str, issuer: str, certificates_url: str) -> Tokens:
+        from shared.auth.tokens import Tokens
+
+        return Tokens(
+            audience=audience, issuer=issuer, certificates_url=certificates_url, http=self.http, clock=self.clock
+        )
 
     async def aclose(self) -> None:
         """Close what was made, the bus first: what it has in flight uses the rest."""

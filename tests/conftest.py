@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -40,6 +41,7 @@ def pytest_configure() -> None:
         if variable.startswith(_KEYS) or variable.upper().endswith("_PROXY"):
             del os.environ[variable]
     sys.addaudithook(_guard)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is told to end ends the engines as well
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,7 @@ def _only_loopback() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def firestore_host() -> Iterator[str]:
     """`host:port` of a Firestore emulator. Tests share it: each takes a project of its own."""
-    emulator = _started(engines.FirestoreEmulator())
+    emulator = started(engines.FirestoreEmulator())
     yield emulator.host
     emulator.stop()
 
@@ -62,7 +64,7 @@ def firestore_host() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def pubsub_host() -> Iterator[str]:
     """`host:port` of a Pub/Sub emulator. Tests share it: each takes a project of its own."""
-    emulator = _started(engines.PubSubEmulator())
+    emulator = started(engines.PubSubEmulator())
     yield emulator.host
     emulator.stop()
 
@@ -70,7 +72,7 @@ def pubsub_host() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[engines.Postgres]:
     """A Postgres cluster for the whole run."""
-    cluster = _started(engines.Postgres())
+    cluster = started(engines.Postgres())
     yield cluster
     cluster.stop()
 
@@ -83,12 +85,17 @@ def postgres_url(postgres: engines.Postgres) -> Iterator[str]:
     postgres.drop(url)
 
 
-def _started(engine: Started) -> Started:
+def started(engine: Started) -> Started:
     try:
         return engine.start()
     except engines.Missing as missing:
-        reason = f"{_ENGINE}{engine.name} (not found: {missing})"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        left_out(engine.name, str(missing))
+
+
+def left_out(engine: str, looked_for: str) -> NoReturn:
+    """Ends a test that cannot run without that engine: a failure with `CI` set, else left out and counted."""
+    reason = f"{_ENGINE}{engine} (not found: {looked_for})"
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -248,10 +248,17 @@ def _ask(url: str, method: str, body: dict[str, object] | None = None) -> None:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback TCP port that nobody listens on right now.
+
+    Below the range that the system gives to outgoing connections: a JVM takes seconds to bind its port, and in that
+    time a connection, even the one that asks whether it is ready, could get the same number.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(17_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port in TIME_WAIT is free
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _java() -> Path | None:

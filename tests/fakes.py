@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from shared.clock import Clock
-from shared.domain import Connection, Delivery, SessionKey, Wake
+from shared.domain import Connection, Delivery, Receipt, SessionKey, Wake
 from shared.errors import BusDown, StoreDown
 
 
@@ -36,6 +36,11 @@ class FakeDocuments:
         self.writes.append(path)
         self.bodies.pop(path, None)
 
+    async def follow(self, path: str) -> AsyncGenerator[bytes]:
+        """What is there now, and nothing more."""
+        if path in self.bodies:
+            yield self.bodies[path]
+
     async def list(self, collection: str, limit: int = 100) -> Sequence[tuple[str, bytes]]:
         self._check()
         here = [path for path in sorted(self.bodies) if path.rpartition("/")[0] == collection]
@@ -55,6 +60,7 @@ class FakeBus:
 
     def __init__(self, point: Point, clock: Clock) -> None:
         self.queue: list[Wake] = []
+        self.receipts: list[Receipt] = []
         self.down = False
         self._point = point
         self._clock = clock
@@ -65,6 +71,10 @@ class FakeBus:
         self.queue.append(Wake(key=key, id=self._clock.new_id()))
         self._point("after wake")
 
+    async def receipt(self, receipt: Receipt) -> None:
+        await self.check()
+        self.receipts.append(receipt)
+
     async def check(self) -> None:
         if self.down:
             raise BusDown("the bus is down")
@@ -74,6 +84,7 @@ class FakeChannel:
     """`Channel` that shows what it was given; the next calls raise what a test puts into `failures`."""
 
     text_limit = 4096
+    typing_seconds = 4.0
 
     def __init__(self, point: Point) -> None:
         self.sent: list[Delivery] = []
@@ -95,7 +106,7 @@ class FakeChannel:
     async def settle(self, connection: Connection, conversation: str, delivery: Delivery) -> None:
         await self._take(delivery, "settle", self.settled)
 
-    async def typing(self, connection: Connection, conversation: str) -> None:
+    async def typing(self, connection: Connection, conversation: str, message: str = "") -> None:
         """Takes for ever: nothing may wait for it."""
         await asyncio.Event().wait()
 

@@ -1,4 +1,4 @@
-"""Takes what comes back: decisions on approvals, and the tick that finds what is due."""
+"""Takes what comes back: decisions on approvals, receipts of deliveries, and the tick that finds what is due."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from shared.api.http import json_response, read_json, serve
+from shared.api.http import json_response, read_body, read_json, serve
 from shared.auth import callback_token
+from shared.bus.push import parse_receipt
 from shared.errors import BadRequest
 from shared.sessions.callback import decision
 from shared.wiring import begin, parts
@@ -28,6 +29,14 @@ async def callback(request: Request) -> Response:
     return json_response(202, {"status": "accepted", "session_id": key.session})
 
 
+async def delivery(request: Request) -> Response:
+    """`POST /deliveries`: one receipt, as Pub/Sub pushes it. 204 acknowledges it, 503 brings it again."""
+    here = parts()
+    await here.verify_push(request.headers.get("authorization"))
+    await here.record(parse_receipt(await read_body(request, BODY_LIMIT)))
+    return Response(status_code=204)
+
+
 async def tick(request: Request) -> Response:
     """`POST /tick`, once a minute: wakes every session that is due."""
     here = parts()
@@ -39,6 +48,7 @@ app = serve(
     Router(
         [
             Route("/v1/callbacks/{token}", callback, methods=["POST"]),
+            Route("/deliveries", delivery, methods=["POST"]),
             Route("/tick", tick, methods=["POST"]),
         ]
     )

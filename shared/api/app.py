@@ -7,9 +7,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from shared.api import health, sessions
+from shared.api import events, health, receipts, sessions, web
 from shared.api.http import answer_error, log_error
-from shared.errors import BadRequest, RecadoError
+from shared.errors import BadRequest, NotFound, RecadoError
 
 
 def make_app() -> FastAPI:
@@ -17,6 +17,9 @@ def make_app() -> FastAPI:
     app = FastAPI(title="Recado", summary="Sessions and runs of your agents", version="1", redoc_url=None)
     app.include_router(health.router)
     app.include_router(sessions.router)
+    app.include_router(events.router)
+    app.include_router(web.router)
+    app.include_router(receipts.router)
     app.add_exception_handler(RecadoError, _refused)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -25,7 +28,8 @@ def make_app() -> FastAPI:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    log_error(request.scope, error)
+    if not isinstance(error, NotFound):  # to whoever waits for a session to come into being that is an answer
+        log_error(request.scope, error)
     return answer_error(error)
 
 

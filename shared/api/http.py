@@ -10,15 +10,19 @@ import logging
 from typing import cast
 
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared import wiring
 from shared.domain import JsonObject
 from shared.errors import BadRequest, Retryable, TooLarge
 from shared.observability import traced
 
 logger = logging.getLogger(__name__)
+_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
+"""What the web client may send from another origin; it sends no cookies there."""
 _ROUTER = {404: "path: nothing is served there; check the address", 405: "method: use one that Allow names"}
 
 
@@ -105,6 +109,11 @@ class Served:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        origin = wiring.parts().settings.web_origin
+        answering = CORSMiddleware(self._answer, [origin], ["*"], _HEADERS) if origin else self._answer
+        await answering(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("app", self)  # with an app around it a router raises its refusals; else it words them itself
         begun = False
 

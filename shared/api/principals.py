@@ -7,19 +7,27 @@ from typing import Annotated
 from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader
 
-from shared.auth.api_key import authenticate
 from shared.domain import Principal
 from shared.errors import Forbidden
 from shared.wiring import parts
 
-_header = APIKeyHeader(name="Authorization", auto_error=False, description="`Bearer rk_…`, an operator's API key")
+_header = APIKeyHeader(
+    name="Authorization", auto_error=False, description="`Bearer rk_…`, an API key, or a Firebase ID token"
+)
 
 
-async def _operator(authorization: Annotated[str | None, Security(_header)]) -> Principal:
-    principal = await authenticate(authorization, parts().published)
-    if principal.role != "operator":
-        raise Forbidden(f"API key {principal.id}: reading sessions needs the role operator")
-    return principal
+async def _caller(authorization: Annotated[str | None, Security(_header)]) -> Principal:
+    return await parts().principal(authorization)
+
+
+Caller = Annotated[Principal, Depends(_caller)]
+"""Whoever calls, once it is known."""
+
+
+async def _operator(caller: Caller) -> Principal:
+    if caller.role != "operator":
+        raise Forbidden(f"{caller.role} {caller.id}: this needs an API key with the role operator")
+    return caller
 
 
 Operator = Annotated[Principal, Depends(_operator)]

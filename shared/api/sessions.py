@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from shared.api.follow import follow
 from shared.api.principals import Operator
 from shared.auth import callback_token
 from shared.codec import decode
 from shared.domain import JsonObject, SessionKey, Usage
-from shared.errors import NotFound, Retryable
+from shared.errors import NotFound
 from shared.sessions.document import Run, Session, read
 from shared.store import SessionRow
 from shared.wiring import parts
@@ -61,7 +57,7 @@ async def list_sessions(principal: Operator, limit: Annotated[int, Query(ge=1, l
 @router.get("/{session}")
 async def get_session(principal: Operator, session: SessionId) -> SessionSummary:
     """One session, as it is now."""
-    return _summary(await _load(SessionKey(principal.tenant, session)))
+    return _summary(await load_session(SessionKey(principal.tenant, session)))
 
 
 @router.get("/{session}/runs", responses={200: {"model": list[Run]}})
@@ -75,7 +71,7 @@ async def list_runs(
     key = SessionKey(principal.tenant, session)
     bodies = await parts().store.runs(key, before=before, limit=limit)
     if not bodies:
-        await _load(key)
+        await load_session(key)
     return Response(b"[" + b",".join(bodies) + b"]", media_type="application/json")
 
 
@@ -88,29 +84,8 @@ async def get_run(principal: Operator, session: SessionId, number: Annotated[int
     return Response(body, media_type="application/json")
 
 
-async def _existing(principal: Operator, session: SessionId) -> SessionKey:
-    """The session's key. A dependency, because a stream has its status before its generator begins."""
-    key = SessionKey(principal.tenant, session)
-    await _load(key)
-    return key
-
-
-@router.get("/{session}/events", response_class=EventSourceResponse)
-async def stream_events(
-    key: Annotated[SessionKey, Depends(_existing)], last_event_id: Annotated[int, Header(ge=0)] = 0
-) -> AsyncIterator[ServerSentEvent]:
-    """The session's events as server-sent events: first those after `Last-Event-ID`, then each as it happens."""
-    here = parts()
-    try:
-        async with aclosing(follow(here.store, here.store, key, last_event_id)) as followed:
-            async for event in followed:
-                data = {"run": event.run, **event.data}
-                yield ServerSentEvent(id=str(event.sequence), event=event.kind, data=data)
-    except Retryable as error:  # the reader comes again by itself, with the number that it saw last
-        logger.warning("events cut", extra={"fields": {"reason": str(error)}})
-
-
-async def _load(key: SessionKey) -> Session:
+async def load_session(key: SessionKey) -> Session:
+    """The session as it is now. Raises `NotFound`."""
     stored = await parts().store.load(key)
     session = read(key, stored) if stored is not None else None
     if session is None:

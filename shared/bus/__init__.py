@@ -1,19 +1,25 @@
-"""How one process tells another to look at a session: the port that `pubsub` and `local` implement."""
+"""How one process tells another to look at a session, or at a receipt: the port of `pubsub` and `local`."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from shared.domain import SessionKey
+from shared.domain import Receipt, SessionKey
 
 
 class Bus(Protocol):
-    """Publishes wakes. The truth is the session document: a wake carries nothing but the session's key."""
+    """Publishes wakes and receipts. The truth is the session document: a wake carries nothing but its key."""
 
     async def wake(self, key: SessionKey) -> None:
         """Return once the wake is durable: it will be delivered at least once, in order within a session.
 
         Raises `BusDown` when that cannot be had within a few seconds; the tick finds the session all the same.
+        """
+
+    async def receipt(self, receipt: Receipt) -> None:
+        """Return once the receipt is durable: it will be delivered at least once, in any order.
+
+        Raises `BusDown` when that cannot be had within a few seconds: the provider has to report again.
         """
 
     async def check(self) -> None:

@@ -11,10 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from shared.clock import Clock
-from shared.domain import SessionKey, Wake
+from shared.domain import Receipt, SessionKey, Wake
 from shared.errors import BusDown, Retryable
 
 Handler = Callable[[Wake], Awaitable[None]]
+ReceiptHandler = Callable[[Receipt], Awaitable[None]]
 
 FIRST_BACKOFF_SECONDS = 0.2
 LAST_BACKOFF_SECONDS = 10.0
@@ -25,13 +26,18 @@ _log = logging.getLogger(__name__)
 class LocalBus:
     """`Bus` that calls `handler`, as Pub/Sub's push would, from at most `sessions` tasks at once, one per session.
 
+    A receipt goes to `receipts` while its publisher waits: nothing else would make it durable.
+
     A handler that raises `Retryable` gets the same wake again, id and all, after 0.2 s doubling to 10 s; after any
     other error, which is logged, the session is left to the tick. A wake that waits behind one in flight stands for
     every further wake of its session. Used from one event loop.
     """
 
-    def __init__(self, handler: Handler, clock: Clock, sessions: int = 64) -> None:
+    def __init__(
+        self, handler: Handler, clock: Clock, sessions: int = 64, receipts: ReceiptHandler | None = None
+    ) -> None:
         self._handler = handler
+        self._receipts = receipts
         self._clock = clock
         self._slots = asyncio.Semaphore(sessions)
         self._queued: dict[SessionKey, Wake] = {}
@@ -45,6 +51,15 @@ class LocalBus:
             self._queued[key] = Wake(key=key, id=self._clock.new_id())
         if key not in self._tasks:
             self._tasks[key] = asyncio.create_task(self._drain(key), name=f"wakes of {key.session}")
+
+    async def receipt(self, receipt: Receipt) -> None:
+        await self.check()
+        if self._receipts is None:
+            raise BusDown("nobody takes receipts here")
+        try:
+            await self._receipts(receipt)
+        except Retryable as error:
+            raise BusDown(f"the receipt was not taken: {error}") from error
 
     async def check(self) -> None:
         if self._closed:

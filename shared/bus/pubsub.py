@@ -1,4 +1,4 @@
-"""Wakes over Google Cloud Pub/Sub.
+"""Wakes and receipts over Google Cloud Pub/Sub.
 
 The generated publisher beneath google-cloud-pubsub's client: that one batches in a thread, loses what is not awaited
 and pauses an ordering key after a failure (googleapis/python-pubsub#513, #671); here a call is one publish.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from shared.domain import SessionKey
+from shared.codec import encode
+from shared.domain import Receipt, SessionKey
 from shared.errors import BusDown
 
 if TYPE_CHECKING:
@@ -17,17 +18,19 @@ if TYPE_CHECKING:
 
 
 class PubSubBus:
-    """`Bus` that publishes to `projects/{project}/topics/{topic}`, from one event loop.
+    """`Bus` that publishes to `projects/{project}/topics/{topic}` and `.../{delivery_topic}`, from one event loop.
 
-    A message has no data: its attributes are `tenant` and `session`, its ordering key is the session. `emulator` is
-    `host:port`; empty, it is the real service with the default credentials. Nothing is opened before the first wake.
+    A wake has no data: its attributes are `tenant` and `session`, its ordering key is the session. A receipt is the
+    data of its message, in no order: what is recorded of it does not depend on one. `emulator` is `host:port`; empty,
+    it is the real service with the default credentials. Nothing is opened before the first message.
     """
 
     limit_seconds = 6.0
     """How long `wake` tries before `BusDown`; the library's own default is 60 s."""
 
-    def __init__(self, project: str, topic: str, emulator: str = "") -> None:
+    def __init__(self, project: str, topic: str, delivery_topic: str = "deliveries", emulator: str = "") -> None:
         self._topic = f"projects/{project}/topics/{topic}"
+        self._delivery_topic = f"projects/{project}/topics/{delivery_topic}"
         self._emulator = emulator
 
     async def wake(self, key: SessionKey) -> None:
@@ -36,6 +39,12 @@ class PubSubBus:
         attributes = {"tenant": key.tenant, "session": key.session}
         message = PubsubMessage(attributes=attributes, ordering_key=key.session)
         await self._call("publish", PublishRequest(topic=self._topic, messages=[message]))
+
+    async def receipt(self, receipt: Receipt) -> None:
+        from google.pubsub_v1.types import PublishRequest, PubsubMessage
+
+        message = PubsubMessage(data=encode(receipt), attributes={"tenant": receipt.key.tenant})
+        await self._call("publish", PublishRequest(topic=self._delivery_topic, messages=[message]))
 
     async def check(self) -> None:
         from google.pubsub_v1.types import GetTopicRequest
@@ -59,7 +68,8 @@ class PubSubBus:
             await getattr(self._publisher, method)(request, retry=retry, timeout=self.limit_seconds)
         except exceptions.GoogleAPIError as error:
             cause = error.cause if isinstance(error, exceptions.RetryError) else error
-            raise BusDown(f"{self._topic} did not answer {method}: {type(cause).__name__}") from error
+            topic = getattr(request, "topic", self._topic)
+            raise BusDown(f"{topic} did not answer {method}: {type(cause).__name__}") from error
 
     async def aclose(self) -> None:
         """Close the connection if one was opened. A later wake fails."""

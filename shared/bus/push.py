@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, BaseModel, Field, ValidationError
+from pydantic import AliasChoices, Base64Bytes, BaseModel, Field, ValidationError
 
-from shared.domain import SessionKey, Wake
+from shared.codec import decode
+from shared.domain import Receipt, SessionKey, Wake
 from shared.errors import BadRequest
 
 
@@ -22,12 +23,32 @@ class _Envelope(BaseModel):
     message: _Message
 
 
+class _Data(BaseModel):
+    data: Base64Bytes
+
+
+class _DataEnvelope(BaseModel):
+    message: _Data
+
+
 def parse_push(body: bytes) -> Wake:
     """The wake in a push request's body. Raises `BadRequest` that names the first field that does not fit."""
     try:
         message = _Envelope.model_validate_json(body).message
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadRequest(f"not a Pub/Sub push: {field}: {first['msg']}; send the wrapped envelope of a wake") from None
+        raise _refusal(error, "a wake") from None
     return Wake(key=SessionKey(message.attributes.tenant, message.attributes.session), id=message.id)
+
+
+def parse_receipt(body: bytes) -> Receipt:
+    """The receipt in a push request's body. Raises `BadRequest` that names the first field that does not fit."""
+    try:
+        return decode(Receipt, _DataEnvelope.model_validate_json(body).message.data)
+    except ValidationError as error:
+        raise _refusal(error, "a receipt") from None
+
+
+def _refusal(error: ValidationError, what: str) -> BadRequest:
+    first = error.errors(include_input=False, include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "body"
+    return BadRequest(f"not a Pub/Sub push: {field}: {first['msg']}; send the wrapped envelope of {what}")

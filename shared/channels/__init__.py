@@ -11,10 +11,12 @@ from shared.domain import Connection, Delivery
 
 
 class Channel(Protocol):
-    """Sends on one channel. Every method makes at most one call to the channel and never repeats it by itself."""
+    """Sends on one channel. No method repeats by itself what may have been done."""
 
     text_limit: int
     """Characters that one delivery can carry at most."""
+    typing_seconds: float
+    """How long one `typing` is shown, less what a call takes."""
 
     async def send(self, connection: Connection, conversation: str, delivery: Delivery) -> str:
         """Send and return the channel's id of the message, empty for a channel that has none.
@@ -23,12 +25,16 @@ class Channel(Protocol):
         `SendUnknown` (may have been delivered).
         """
 
-    async def typing(self, connection: Connection, conversation: str) -> None:
-        """Show that the agent is at work, for about five seconds. Raises `SendError`; nothing depends on it."""
+    async def typing(self, connection: Connection, conversation: str, message: str = "") -> None:
+        """Show that the agent is at work, for `typing_seconds`. Raises `SendError`; nothing depends on it.
+
+        `message` is the channel's id (`Message.provider_id`) of the message that is being answered; a channel that
+        has read marks marks it as read.
+        """
 
     async def settle(self, connection: Connection, conversation: str, delivery: Delivery) -> None:
         """Answer the tap `delivery.tap` and replace the message `delivery.replaces` by its text, without buttons.
 
-        Either may be empty: then that half is left out. Safe to repeat. Raises `SendError`; the decision stands
-        whether or not this succeeds.
+        Either may be empty: then that half is left out. Safe to repeat, except that a channel which cannot edit
+        sends the text instead. Raises `SendError`; the decision stands whether or not this succeeds.
         """

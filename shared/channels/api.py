@@ -1,4 +1,4 @@
-"""The channel of callers who invoke an agent over HTTPS: they read their answer from the run, nothing is sent."""
+"""The channels whose readers come for the answer: callers of an invoke read the run, the web client its view."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from shared.domain import Connection, Delivery
 
 
 class Api:
-    """Takes every delivery; the run that has it is what the caller is given."""
+    """Takes every delivery and sends nothing."""
 
     text_limit = 1_000_000
+    typing_seconds = 60.0
 
     async def send(self, connection: Connection, conversation: str, delivery: Delivery) -> str:
         """Nothing to send: the archived run carries the text."""
         return delivery.id
 
-    async def typing(self, connection: Connection, conversation: str) -> None:
+    async def typing(self, connection: Connection, conversation: str, message: str = "") -> None:
         """Nothing to show: events say what happens."""
 
     async def settle(self, connection: Connection, conversation: str, delivery: Delivery) -> None:

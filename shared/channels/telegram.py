@@ -14,19 +14,12 @@ from datetime import datetime
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
+from shared.channels.posting import ConnectionTokens, post, unclear
+from shared.channels.reading import decided, read
 from shared.channels.split import units
 from shared.channels.telegram_html import render
 from shared.domain import Connection, Contact, Delivery, Entry, JsonObject, digest
-from shared.errors import (
-    BadRequest,
-    Blocked,
-    NotSent,
-    Refused,
-    SendError,
-    SendUnknown,
-    Unauthenticated,
-    Unreadable,
-)
+from shared.errors import NotSent, Refused, SendError, SendUnknown, Unauthenticated
 from shared.secrets import SecretBox
 
 if TYPE_CHECKING:
@@ -38,7 +31,6 @@ SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"  # noqa: S105 the name of a he
 ALLOWED_UPDATES = ("message", "callback_query")
 """What `parse` reads: the `allowed_updates` of setWebhook."""
 
-_TAP = re.compile(r"a:([\w.-]{1,60}):([yn])", re.ASCII)
 _GENERAL_TOPIC = "1"
 _HTML_BYTES = 1 << 15
 """The server refuses longer texts before it parses them."""
@@ -63,26 +55,14 @@ def parse(body: bytes, connection: Connection, received_at: datetime) -> Entry |
     channel posts, messages of bots and taps of other buttons are None. Raises `BadRequest` when the body is not JSON
     and `Unreadable` when it is, but not an update.
     """
-    from pydantic import ValidationError
-
     from shared.channels.telegram_update import Update
 
-    problem: BadRequest
-    try:
-        update = Update.model_validate_json(body)
-    except ValidationError as invalid:
-        first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
-        if first["type"] == "json_invalid":
-            problem = BadRequest("body: not JSON; send a Telegram update")
-        else:
-            problem = Unreadable(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}")
-    else:
-        if update.callback_query is not None:
-            return _decision(update.update_id, update.callback_query, connection, received_at)
-        if update.message is not None:
-            return _message(update.update_id, update.message, connection, received_at)
-        return None
-    raise problem  # outside the handler: pydantic's error, with the input in it, must not hang on ours
+    update = read(Update, body, "a Telegram update")
+    if update.callback_query is not None:
+        return _decision(update.update_id, update.callback_query, connection, received_at)
+    if update.message is not None:
+        return _message(update.update_id, update.message, connection, received_at)
+    return None
 
 
 def _message(update_id: int, message: Message, connection: Connection, received_at: datetime) -> Entry | None:
@@ -103,8 +83,8 @@ def _message(update_id: int, message: Message, connection: Connection, received_
 
 
 def _decision(update_id: int, query: CallbackQuery, connection: Connection, received_at: datetime) -> Entry | None:
-    tap = _TAP.fullmatch(query.data)
-    if tap is None or query.message is None:
+    decision = decided(query.data)
+    if decision is None or query.message is None:
         return None
     return Entry(
         id=digest(connection.id, str(update_id)),
@@ -114,8 +94,8 @@ def _decision(update_id: int, query: CallbackQuery, connection: Connection, rece
         order=update_id,
         received_at=received_at,
         contact=_contact(query.sender),
-        token=tap[1],
-        approved=tap[2] == "y",
+        token=decision[0],
+        approved=decision[1],
         tap=query.id,
     )
 
@@ -147,12 +127,13 @@ class Telegram:
     """
 
     text_limit = 4096
+    typing_seconds = 4.0
+    """Shown for at most five, or until a message arrives."""
 
     def __init__(self, client: httpx.AsyncClient, box: SecretBox, api_root: str = "https://api.telegram.org") -> None:
         self._client = client
-        self._box = box
+        self._tokens = ConnectionTokens(box)
         self._api_root = api_root
-        self._tokens: dict[str, str] = {}
 
     async def send(self, connection: Connection, conversation: str, delivery: Delivery) -> str:
         chat, _, topic = conversation.partition(":")
@@ -169,7 +150,7 @@ class Telegram:
             raise SendUnknown("telegram sendMessage: accepted, but the answer names no message_id")
         return str(answer.result["message_id"])
 
-    async def typing(self, connection: Connection, conversation: str) -> None:
+    async def typing(self, connection: Connection, conversation: str, message: str = "") -> None:
         chat, _, topic = conversation.partition(":")
         parameters: JsonObject = {"chat_id": int(chat), "action": "typing"}
         if topic:
@@ -204,36 +185,14 @@ class Telegram:
 
     async def _post(self, connection: Connection, method: str, parameters: JsonObject, *, repeatable: bool) -> _Answer:
         """The Bot API's answer. Raises `NotSent` when the call never left or may be repeated, else `SendUnknown`."""
-        import httpx
-
-        token = self._token(connection)
-        problem: SendError
-        try:
-            response = await self._client.post(
-                f"{connection.api_root or self._api_root}/bot{token}/{method}", json=parameters
-            )
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as failed:
-            problem = NotSent(f"telegram {method}: {type(failed).__name__}, the request was not sent")
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-            problem = Refused(f"connection {connection.id}: api_root or token make no address; correct them")
-        except httpx.HTTPError as failed:
-            problem = _unclear(f"telegram {method}: {type(failed).__name__}, the answer was lost", repeatable)
-        else:
-            answer = _read(method, response, token)
-            if answer.ok or (answer.status >= 400 and (repeatable or answer.status != 504)):
-                return answer  # 504: a proxy gave up waiting, what it had passed on may yet be done
-            problem = _unclear(f"telegram {method}: {answer.status}, not an answer of the Bot API", repeatable)
-        raise problem  # outside the handlers: the library's error holds the address, and the token in it
-
-    def _token(self, connection: Connection) -> str:
-        sealed = connection.secrets.get("token", "")
-        if sealed not in self._tokens:
-            bound_to = f"{connection.tenant}/{connection.id}/token"
-            try:
-                self._tokens[sealed] = self._box.open(sealed, bound_to=bound_to)
-            except Blocked:
-                raise Refused(f"connection {connection.id}: secret `token` cannot be opened; store it again") from None
-        return self._tokens[sealed]
+        token = self._tokens.of(connection)
+        url = f"{connection.api_root or self._api_root}/bot{token}/{method}"
+        call = f"telegram {method}"
+        response = await post(self._client, url, parameters, call=call, repeatable=repeatable)
+        answer = _read(method, response, token)
+        if answer.ok or answer.status >= 400:
+            return answer
+        raise unclear(f"{call}: {answer.status}, not an answer of the Bot API", repeatable=repeatable)
 
 
 def _text(text: str) -> JsonObject:
@@ -282,7 +241,3 @@ def _failure(answer: _Answer) -> SendError:
         wait = answer.parameters.get("retry_after")
         return NotSent(said, retry_after=float(wait) if isinstance(wait, int) else 1.0)
     return NotSent(said) if answer.status >= 500 else Refused(said)
-
-
-def _unclear(said: str, repeatable: bool) -> SendError:  # noqa: FBT001 two callers, both name it alike
-    return NotSent(said) if repeatable else SendUnknown(said)

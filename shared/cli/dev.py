@@ -67,6 +67,7 @@ def _welcome(url: str, key: str, model: str) -> str:
 Recado is ready at {url}  (model: {model})
 
   .venv/bin/recado send telegram "Where is order 1042?"    as a contact on Telegram would
+  .venv/bin/recado send whatsapp "Where is order 1042?"    as a contact on WhatsApp would
   .venv/bin/recado send telegram "Please refund order 1042"   then: .venv/bin/recado send telegram --tap approve
   .venv/bin/recado chat "Hello" --url {url}    as a developer would
 

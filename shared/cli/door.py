@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.api.http import problem
-from shared.cli.embedded import TENANT
+from shared.cli.embedded import PAGE, TENANT
 from shared.codec import decode
 from shared.sessions.document import Session
 from shared.wiring import Parts
@@ -42,23 +42,32 @@ class Door:
         host = request.headers.get("host", "")
         if host.rpartition(":")[0] not in HOSTS and host not in HOSTS:
             answer: ASGIApp = problem(400, "Bad request", f"Host: only {', '.join(HOSTS)} are served here")
-        elif request.url.path == "/":
-            answer = await self._home(request)
+        elif request.url.path == "/" and "key" in request.query_params:
+            answer = self._let_in(request)
+        elif request.url.path == "/" and not PAGE.exists():
+            answer = RedirectResponse("/sessions")
+        elif request.url.path == "/sessions":
+            answer = await self._list(request)
         else:
             answer = self._inner
             if self._known(request):
                 scope["headers"] = [*scope["headers"], (b"authorization", f"Bearer {self._api_key}".encode())]
         await answer(scope, receive, send)
 
-    async def _home(self, request: Request) -> Response:
-        presented = request.query_params.get("key", "")
+    def _let_in(self, request: Request) -> Response:
+        presented = request.query_params["key"]
         if self.one_time_key and compare_digest(presented.encode(), self.one_time_key.encode()):
             self.one_time_key = ""
             response: Response = RedirectResponse("/", status_code=303)
             response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict")
             return response
+        if self._known(request):
+            return RedirectResponse("/", status_code=303)
+        return problem(401, "Not authenticated", "key: used or wrong; start the server again for a new address")
+
+    async def _list(self, request: Request) -> Response:
         if not self._known(request):
-            return problem(401, "Not authenticated", "key: used or wrong; start the server again for a new address")
+            return problem(401, "Not authenticated", "open the address with the key that the server printed")
         rows = await self._here.store.sessions(TENANT)
         return HTMLResponse(_page([decode(Session, row.state) for row in rows]))
 

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from functions.api.main import app as api_app
@@ -16,8 +18,9 @@ from functions.callbacks.main import app as callbacks_app
 from functions.ingest.main import app as ingest_app
 from functions.run_agent.main import app as run_agent_app
 from shared.cli.simulators.telegram import TelegramSimulator
+from shared.cli.simulators.whatsapp import WhatsAppSimulator
 from shared.config.database import migrate
-from shared.config.demo import AGENT, TENANT, seed
+from shared.config.demo import AGENT, TENANT, seed, seed_whatsapp
 from shared.config.publishing import publish
 from shared.errors import Retryable
 from shared.settings import Settings, SettingsError
@@ -25,16 +28,20 @@ from shared.wiring import Parts
 
 logger = logging.getLogger(__name__)
 BOT_TOKEN = "1234567890:recado-simulated-telegram-bot-000000"  # noqa: S105 the simulator's own, opens nothing
+WHATSAPP_TOKEN = "EAAsimulated0whatsapp0token"  # noqa: S105 likewise
+WHATSAPP_APP_SECRET, WHATSAPP_VERIFY_TOKEN = "simulated-app-secret", "simulated-verify-token"
+WHATSAPP_NUMBER = "106540352242922"
 SIMULATOR = "/simulators/telegram"
+WHATSAPP_SIMULATOR = "/simulators/whatsapp"
 TICK_SECONDS = 1.0
 
-__all__ = ["AGENT", "SIMULATOR", "TENANT", "Dispatcher", "prepare", "read_key", "ticking"]
+__all__ = ["AGENT", "SIMULATOR", "TENANT", "WHATSAPP_SIMULATOR", "Dispatcher", "prepare", "read_key", "ticking"]
 
 
 async def prepare(here: Parts, url: str) -> str:
     """Bring the configuration up to date, with the demo tenant in it, and return an operator's API key.
 
-    `url` is where this process serves, so that the demo connection reaches its simulator. Safe to repeat.
+    `url` is where this process serves, so that the demo's connections reach their simulators. Safe to repeat.
     """
     settings = here.settings
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -45,6 +52,15 @@ async def prepare(here: Parts, url: str) -> str:
         telegram_token=BOT_TOKEN,
         model=settings.model,
         telegram_api=f"{url}{SIMULATOR}",
+    )
+    await seed_whatsapp(
+        here.repository,
+        here.box,
+        token=WHATSAPP_TOKEN,
+        number=WHATSAPP_NUMBER,
+        app_secret=WHATSAPP_APP_SECRET,
+        verify_token=WHATSAPP_VERIFY_TOKEN,
+        api=f"{url}{WHATSAPP_SIMULATOR}/v25.0",
     )
     path = _key_file(settings)
     if not path.exists():
@@ -71,30 +87,36 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
+PAGE = Path(__file__).parents[2] / "web" / "dist"
+"""The built web client; not there before `npm run build`."""
+_PAGE = re.compile(r"/$|/index\.html$|/assets/|/[\w.-]+\.(svg|ico|png|webmanifest)$")
+_FUNCTIONS = (
+    (re.compile(r"/telegram/|/whatsapp/|/v1/sessions/[^/]+/(messages|verdicts)$"), ingest_app),
+    (re.compile(r"/v1/agents/|/wakes$"), run_agent_app),
+    (re.compile(r"/v1/callbacks/|/tick$|/deliveries$"), callbacks_app),
+)
+
+
 class Dispatcher:
     """All four functions and the simulators behind one address."""
 
     def __init__(self) -> None:
         self.simulator = TelegramSimulator(BOT_TOKEN)
+        self._page = StaticFiles(directory=PAGE, html=True) if (PAGE / "index.html").exists() else None
+        self.whatsapp = WhatsAppSimulator(WHATSAPP_TOKEN, WHATSAPP_NUMBER, WHATSAPP_APP_SECRET)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path.startswith(f"{SIMULATOR}/"):
-            scope = {**scope, "path": path.removeprefix(SIMULATOR), "root_path": ""}
+        for mount, simulator in ((SIMULATOR, self.simulator.app), (WHATSAPP_SIMULATOR, self.whatsapp.app)):
+            if path.startswith(f"{mount}/"):
+                await simulator({**scope, "path": path.removeprefix(mount), "root_path": ""}, receive, send)
+                return
         await self._choose(path)(scope, receive, send)
 
     def _choose(self, path: str) -> ASGIApp:
-        for prefix, app in (
-            (f"{SIMULATOR}/", self.simulator.app),
-            ("/telegram/", ingest_app),
-            ("/v1/agents/", run_agent_app),
-            ("/wakes", run_agent_app),
-            ("/v1/callbacks/", callbacks_app),
-            ("/tick", callbacks_app),
-        ):
-            if path.startswith(prefix):
-                return app
-        return api_app()
+        if self._page is not None and _PAGE.match(path):
+            return self._page
+        return next((app for pattern, app in _FUNCTIONS if pattern.match(path)), None) or api_app()
 
 
 @contextlib.asynccontextmanager

@@ -35,12 +35,23 @@ async def _run(options: argparse.Namespace) -> int:
         from shared.cli.chat import chat
 
         return await chat(settings, options.text, session=options.session, as_json=options.json, url=options.url)
-    from shared.cli.send import send_telegram
+    if options.command == "migrate":
+        from shared.cli.migrate import migrate
+
+        return await migrate(settings, demo=options.demo, telegram_token_file=options.telegram_token_file)
+    if options.command == "webhook":
+        from shared.cli.webhook import webhook
+
+        return await webhook(settings, options.connection, options.url)
+    from shared.cli.send import Telegram, WhatsApp, send
 
     url = options.url or f"http://127.0.0.1:{settings.port}"
-    return await send_telegram(
-        settings, url, options.connection, options.chat, options.text, tap=options.tap, as_json=options.json
+    channel = (
+        Telegram(settings, options.connection, options.chat)
+        if options.channel == "telegram"
+        else WhatsApp(options.app, options.contact)
     )
+    return await send(settings, url, channel, options.text, tap=options.tap, as_json=options.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,12 +66,22 @@ def _parser() -> argparse.ArgumentParser:
     send = commands.add_parser("send", help="post an update to the running server as a channel would")
     channels = send.add_subparsers(dest="channel", required=True)
     telegram = channels.add_parser("telegram", help="a Telegram update, secret and all")
-    telegram.add_argument("text", nargs="?", default="", help="what the contact writes")
-    telegram.add_argument("--tap", choices=["approve", "deny"], default="", help="tap a button instead of writing")
     telegram.add_argument("--chat", type=int, default=1001, help="the contact's chat (default: 1001)")
     telegram.add_argument("--connection", default="demo-telegram")
-    telegram.add_argument("--url", default="", help=f"the running server (default: {URL}, or PORT)")
-    telegram.add_argument("--json", action="store_true", help="print one JSON object per line")
+    whatsapp = channels.add_parser("whatsapp", help="what Meta posts, signed, and then the statuses of the reply")
+    whatsapp.add_argument("--contact", default="16505551234", help="phone number or BSUID (default: 16505551234)")
+    whatsapp.add_argument("--app", default="demo-app")
+    for channel in (telegram, whatsapp):
+        channel.add_argument("text", nargs="?", default="", help="what the contact writes")
+        channel.add_argument("--tap", choices=["approve", "deny"], default="", help="tap a button instead of writing")
+        channel.add_argument("--url", default="", help=f"the running server (default: {URL}, or PORT)")
+        channel.add_argument("--json", action="store_true", help="print one JSON object per line")
+    migrate = commands.add_parser("migrate", help="bring the configuration's database up to date, and publish it")
+    migrate.add_argument("--demo", action="store_true", help="make the demo tenant too, and print an API key of it")
+    migrate.add_argument("--telegram-token-file", default="", help="a file with the token of the demo's bot")
+    webhook = commands.add_parser("webhook", help="tell Telegram where a connection's updates go")
+    webhook.add_argument("url", help="address of ingest, such as https://ingest-123456789012.europe-west1.run.app")
+    webhook.add_argument("--connection", default="demo-telegram")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What `make dev` starts with: a tenant whose agent answers about orders on a Telegram bot."""
+"""What `make dev` starts with: a tenant whose agent answers about orders on a Telegram bot and a WhatsApp number."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from shared.domain import Effect, Rule, ToolSpec
 from shared.secrets import SecretBox
 
 TENANT, AGENT, CONNECTION = "demo", "shop", "demo-telegram"
+WHATSAPP_CONNECTION, WHATSAPP_APP = "demo-whatsapp", "demo-app"
 
 _INSTRUCTIONS = """\
 You help customers of a shop with their orders.
@@ -38,6 +39,32 @@ async def seed(
     await repository.put_connection(
         TENANT, ConnectionDraft(id=CONNECTION, channel="telegram", agent=AGENT, api_root=telegram_api)
     )
+    await repository.put_connection(TENANT, ConnectionDraft(id="demo-web", channel="web", agent=AGENT))
+
+
+async def seed_whatsapp(
+    repository: ConfigRepository,
+    box: SecretBox,
+    *,
+    token: str,
+    number: str,
+    app_secret: str,
+    verify_token: str,
+    api: str,
+) -> None:
+    """Connect a number, after `seed`, through a Meta app of its own; safe to repeat."""
+    secrets = {
+        f"{WHATSAPP_APP}/app_secret": app_secret,
+        f"{WHATSAPP_APP}/verify_token": verify_token,
+        f"{WHATSAPP_CONNECTION}/token": token,
+    }
+    for name, value in secrets.items():
+        await repository.put_secret(TENANT, name, box.seal(value, bound_to=f"{TENANT}/{name}"))
+    await repository.put_app(TENANT, WHATSAPP_APP)
+    draft = ConnectionDraft(
+        id=WHATSAPP_CONNECTION, channel="whatsapp", agent=AGENT, api_root=api, app=WHATSAPP_APP, number=number
+    )
+    await repository.put_connection(TENANT, draft)
 
 
 def _shop(model: str) -> AgentDraft:

@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 from shared import codec
 from shared.config import tables
 from shared.config.drafts import AgentDraft
-from shared.domain import ApiKey, Connection, ExecutionPlan, ToolSpec
+from shared.domain import ApiKey, App, Connection, ExecutionPlan, ToolSpec
 from shared.errors import BadRequest, TooLarge
-from shared.published import api_key_path, connection_path, plan_path
+from shared.published import api_key_path, app_path, connection_path, number_path, plan_path
 
 DOCUMENT_BYTES = 900_000
 """The largest document that is published; Firestore takes 1 MiB with everything that it adds."""
@@ -31,7 +31,20 @@ def publish_agent(db: Session, agent: tables.Agent) -> None:
 
 
 def publish_connection(db: Session, row: tables.Connection) -> None:
+    """Write the connection to the outbox and, after it, the way to it from its number."""
     _enqueue(db, row.tenant_id, connection_path(row.id), _connection(db, row))
+    if row.app_id and row.number:
+        _enqueue(db, row.tenant_id, number_path(row.app_id, row.number), codec.encode(row.id))
+
+
+def withdraw_number(db: Session, row: tables.Connection) -> None:
+    """Write to the outbox that the connection's number, if it has one, leads nowhere."""
+    if row.app_id and row.number:
+        _enqueue(db, row.tenant_id, number_path(row.app_id, row.number), None)
+
+
+def publish_app(db: Session, row: tables.App) -> None:
+    _enqueue(db, row.tenant_id, app_path(row.id), _app(db, row))
 
 
 def publish_api_key(db: Session, row: tables.ApiKey) -> None:
@@ -42,6 +55,8 @@ def publish_all(db: Session, tenant: str) -> None:
     """Write all that the tenant has to the outbox."""
     for agent in db.scalars(select(tables.Agent).where(tables.Agent.tenant_id == tenant).order_by(tables.Agent.id)):
         publish_agent(db, agent)
+    for app in db.scalars(select(tables.App).where(tables.App.tenant_id == tenant).order_by(tables.App.id)):
+        publish_app(db, app)
     for key in db.scalars(select(tables.ApiKey).where(tables.ApiKey.tenant_id == tenant).order_by(tables.ApiKey.id)):
         publish_api_key(db, key)
 
@@ -56,11 +71,24 @@ def publish_again(db: Session, tenant: str, path: str, written: bytes | None) ->
     if collection == "connections":
         connection = db.get(tables.Connection, name)
         truth = _connection(db, connection) if connection else None
+    elif collection == "apps":
+        truth = _under_apps(db, name)
     elif collection == "api_keys":
         key = db.get(tables.ApiKey, name)
         truth = _api_key(key) if key else None
     if truth != written:
         _enqueue(db, tenant, path, truth)
+
+
+def _under_apps(db: Session, name: str) -> bytes | None:
+    """What `apps/<name>` should be: an app's document, or a number's."""
+    app, _, number = name.partition("/numbers/")
+    if not number:
+        row = db.get(tables.App, app)
+        return _app(db, row) if row else None
+    where = (tables.Connection.app_id == app, tables.Connection.number == number)
+    connection = db.scalar(select(tables.Connection.id).where(*where))
+    return codec.encode(connection) if connection else None
 
 
 def version_of(db: Session, agent: tables.Agent) -> tables.AgentVersion:
@@ -105,12 +133,6 @@ def _plan(db: Session, agent: tables.Agent) -> ExecutionPlan:
 
 
 def _connection(db: Session, row: tables.Connection) -> bytes:
-    prefix = f"{row.id}/"
-    secrets = db.scalars(
-        select(tables.Secret)
-        .where(tables.Secret.tenant_id == row.tenant_id, tables.Secret.name.startswith(prefix, autoescape=True))
-        .order_by(tables.Secret.name)
-    )
     agent = db.get_one(tables.Agent, (row.tenant_id, row.agent_id))
     return codec.encode(
         Connection(
@@ -120,10 +142,27 @@ def _connection(db: Session, row: tables.Connection) -> bytes:
             agent=row.agent_id,
             plan=codec.fingerprint(_plan(db, agent)),
             enabled=row.enabled,
-            secrets={secret.name.removeprefix(prefix): secret.ciphertext for secret in secrets},
+            secrets=_secrets(db, row.tenant_id, row.id),
             api_root=row.api_root,
+            app=row.app_id or "",
+            number=row.number or "",
         )
     )
+
+
+def _app(db: Session, row: tables.App) -> bytes:
+    return codec.encode(App(id=row.id, tenant=row.tenant_id, secrets=_secrets(db, row.tenant_id, row.id)))
+
+
+def _secrets(db: Session, tenant: str, owner: str) -> dict[str, str]:
+    """Name to ciphertext of the secrets named `<owner>/<name>`."""
+    prefix = f"{owner}/"
+    secrets = db.scalars(
+        select(tables.Secret)
+        .where(tables.Secret.tenant_id == tenant, tables.Secret.name.startswith(prefix, autoescape=True))
+        .order_by(tables.Secret.name)
+    )
+    return {secret.name.removeprefix(prefix): secret.ciphertext for secret in secrets}
 
 
 def _api_key(row: tables.ApiKey) -> bytes:

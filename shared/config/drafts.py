@@ -38,12 +38,17 @@ class ConnectionDraft:
     api_root: str = ""
     """http or https address of the channel's API; empty for the vendor's own."""
     settings: JsonObject = field(default_factory=dict)
+    app: str = ""
+    """WhatsApp only, and there needed: the app whose callback brings the messages."""
+    number: str = ""
+    """WhatsApp only, and there needed: Meta's `phone_number_id`, digits; each is connected to an app once."""
 
 
 _TENANT = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _TOOL = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _SECRET = re.compile(r"[a-z0-9_-]{1,64}(/[a-z0-9_-]{1,64})?")
+_NUMBER = re.compile(r"[0-9]{1,32}")
 _IMPLEMENTATION = re.compile(r"builtin:[a-z0-9_]+")
 
 
@@ -52,7 +57,11 @@ def check_tenant(tenant: str) -> None:
 
 
 def check_secret_name(name: str) -> None:
-    _matches("name", name, _SECRET, "<name>, or <connection>/<name>, of a-z, 0-9, _ and -")
+    _matches("name", name, _SECRET, "<name>, or <connection or app>/<name>, of a-z, 0-9, _ and -")
+
+
+def check_app(app: str) -> None:
+    _matches("app", app, _ID, "1 to 64 of a-z, 0-9, _ and -, a letter or digit first")
 
 
 def check_tool(tool: ToolSpec) -> None:
@@ -88,6 +97,11 @@ def check_connection(connection: ConnectionDraft) -> None:
         re.fullmatch(r"(https?://\S+)?", connection.api_root),
         "api_root: use an address that begins with https:// or http://, or leave it empty",
     )
+    if connection.channel == "whatsapp":
+        check_app(connection.app)
+        _matches("number", connection.number, _NUMBER, "Meta's phone_number_id, digits only")
+    else:
+        _require(not (connection.app or connection.number), "app and number: WhatsApp's alone: leave them empty")
 
 
 def _check_rule(where: str, rule: Rule, tools: tuple[str, ...]) -> None:

@@ -119,6 +119,25 @@ class ConfigRepository:
 
         return await self._change(tenant, change)
 
+    async def put_app(self, tenant: str, app: str, *, shared: bool = False) -> None:
+        """Make the Meta app, or change whether it is shared; it has the secrets `<app>/app_secret`, `/verify_token`.
+
+        Connections of its own tenant may use it, and when it is `shared` those of every tenant: whoever shares it
+        vouches that each connects its own numbers. Connections that are there stay when it is shared no more.
+        """
+        drafts.check_app(app)
+
+        def change(db: Session) -> None:
+            row = db.get(tables.App, app)
+            if (row and row.tenant_id != tenant) or db.get(tables.Connection, app):  # they would share their secrets
+                raise BadRequest(f"app: {app} is taken: choose another id")
+            row = row or tables.App(id=app, tenant_id=tenant)
+            row.shared = shared
+            db.add(row)
+            documents.publish_app(db, row)
+
+        await self._change(tenant, change)
+
     async def put_connection(self, tenant: str, draft: ConnectionDraft) -> None:
         """Make the connection, enabled, or change where it leads; it has the secrets named `<connection>/<name>`."""
         drafts.check_connection(draft)
@@ -127,12 +146,16 @@ class ConfigRepository:
             if db.get(tables.Agent, (tenant, draft.agent)) is None:
                 raise BadRequest(f"agent: {draft.agent[:100]!r} is no agent of this tenant: put it first")
             row = db.get(tables.Connection, draft.id)
-            if row and (row.tenant_id, row.channel) != (tenant, draft.channel):
+            if (row and (row.tenant_id, row.channel) != (tenant, draft.channel)) or db.get(tables.App, draft.id):
                 raise BadRequest(f"id: {draft.id} is taken: choose another")
+            _check_number(db, tenant, draft)
             if row is None:
                 row = tables.Connection(id=draft.id, tenant_id=tenant, channel=draft.channel, enabled=True)
                 db.add(row)
+            elif (row.app_id or "", row.number or "") != (draft.app, draft.number):
+                documents.withdraw_number(db, row)
             row.agent_id, row.api_root, row.settings = draft.agent, draft.api_root, draft.settings
+            row.app_id, row.number = draft.app or None, draft.number or None
             documents.publish_connection(db, row)
 
         await self._change(tenant, change)
@@ -150,15 +173,17 @@ class ConfigRepository:
     async def put_secret(self, tenant: str, name: str, ciphertext: str) -> None:
         """Keep what `SecretBox.seal` made, bound to `<tenant>/<name>`.
 
-        The secret `<connection>/<name>` is published with that connection of the same tenant, under `<name>`.
+        The secret `<id>/<name>` is published with the connection or app of that id of the same tenant, as `<name>`.
         """
         drafts.check_secret_name(name)
 
         def change(db: Session) -> None:
             db.merge(tables.Secret(tenant_id=tenant, name=name, ciphertext=ciphertext))
-            connection = db.get(tables.Connection, name.partition("/")[0])
-            if connection and connection.tenant_id == tenant:
+            owner = name.partition("/")[0]
+            if (connection := db.get(tables.Connection, owner)) and connection.tenant_id == tenant:
                 documents.publish_connection(db, connection)
+            if (app := db.get(tables.App, owner)) and app.tenant_id == tenant:
+                documents.publish_app(db, app)
 
         await self._change(tenant, change)
 
@@ -269,6 +294,18 @@ def _new_agent(db: Session, tenant: str, agent: str) -> tables.Agent:
         )
     )
     return row
+
+
+def _check_number(db: Session, tenant: str, draft: ConnectionDraft) -> None:
+    """Raise `BadRequest` unless the draft's app may be used by the tenant, and its number is nobody else's."""
+    if not draft.app:
+        return
+    app = db.get(tables.App, draft.app)
+    if app is None or (app.tenant_id != tenant and not app.shared):
+        raise BadRequest(f"app: {draft.app} is no app of this tenant, nor a shared one: put it first")
+    where = (tables.Connection.app_id == draft.app, tables.Connection.number == draft.number)
+    if db.scalar(select(tables.Connection.id).where(*where, tables.Connection.id != draft.id)):
+        raise BadRequest(f"number: {draft.number} is connected already: disconnect it there first")
 
 
 def _owned(row: Owned | None, tenant: str) -> Owned:

@@ -1,8 +1,8 @@
 """The tables of the configuration, on SQLite and Postgres alike.
 
-Every key carries the tenant, so the database itself refuses a row that points at another tenant's. Two ids stand alone,
-because a webhook and a caller bring nothing else: a connection's and an API key's. A change here needs a revision in
-`migrations/versions`.
+Every key carries the tenant, so the database itself refuses a row that points at another tenant's. Three ids stand
+alone, because a webhook and a caller bring nothing else: a connection's, an app's and an API key's. A change here needs
+a revision in `migrations/versions`.
 """
 
 from __future__ import annotations
@@ -122,11 +122,23 @@ class Tool(Base):
     implementation: Mapped[str]
 
 
+class App(Base):
+    """A Meta app; its secrets are named `<app>/app_secret` and `<app>/verify_token`."""
+
+    __tablename__ = "apps"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    shared: Mapped[bool]
+    """Whether other tenants may connect their numbers to it."""
+
+
 class Connection(Base):
     __tablename__ = "connections"
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "agent_id"], ["agents.tenant_id", "agents.id"]),
         Index(None, "tenant_id", "agent_id"),
+        Index(None, "app_id", "number", unique=True),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -137,6 +149,9 @@ class Connection(Base):
     api_root: Mapped[str]
     settings: Mapped[JsonObject]
     """What only this channel knows; kept for the console, not published."""
+    app_id: Mapped[str | None]
+    """No foreign key: SQLite cannot add one to a table that is there, and apps are never removed."""
+    number: Mapped[str | None]
 
 
 class Secret(Base):

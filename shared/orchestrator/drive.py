@@ -19,12 +19,11 @@ from shared.observability import bind
 from shared.orchestrator.loop import answer
 from shared.orchestrator.typing import typing
 from shared.published import Published
-from shared.sessions.actor import Actor, Change, Pace
+from shared.sessions.actor import Actor, Change, Listener, Pace, Store
 from shared.sessions.document import Run, Session
 from shared.sessions.outbox import deliver
 from shared.sessions.running import Running
 from shared.sessions.transitions import STALLS_ALLOWED, Work, finish, release, respond, take, work
-from shared.store import SessionStore
 from shared.tools import Toolbox
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 class Driver:
     """Everything that driving a session needs."""
 
-    store: SessionStore
+    store: Store
     bus: Bus
     published: Published
     route: Route
@@ -44,14 +43,14 @@ class Driver:
     pace: Pace
     slice_seconds: float
 
-    async def drive(self, wake: Wake, *, only: str = "") -> Session | None:
+    async def drive(self, wake: Wake, *, only: str = "", listener: Listener | None = None) -> Session | None:
         """Do all that the session asks for now, and return it as it was left; None when there is no such session.
 
         With `only`, a message id, stop after the run that took that message. Returning means that the wake may be
         acknowledged: the document says who acts next. Raises `Retryable` when the bus should bring the wake again,
         and `Fenced` when another process took over meanwhile.
         """
-        actor = Actor(self.store, self.clock, wake.key, self.pace)
+        actor = Actor(self.store, self.clock, wake.key, self.pace, listener)
         with bind(tenant=wake.key.tenant, session=wake.key.session):
             if not await actor.load():
                 return None
@@ -107,7 +106,8 @@ class _Attempt:
         try:
             plan = await self._resolve(run)
             running = Running(self.actor, self.driver.clock, plan, self.end)
-            async with typing(self.channel, self.connection, self.actor.session.conversation, self.driver.clock):
+            conversation, message = self.actor.session.conversation, run.inputs[-1].provider_id
+            async with typing(self.channel, self.connection, conversation, message, self.driver.clock):
                 reply = await answer(running, self.driver.route, self.driver.toolbox)
             self.actor.hold(self._reply("answered", reply, ""))
         except PlatformError as error:

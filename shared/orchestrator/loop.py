@@ -27,7 +27,7 @@ async def answer(running: Running, route: Route, toolbox: Toolbox) -> str:
         reply = await running.step(
             model_step(turn),
             ModelReply,
-            partial(_ask, running, route),
+            partial(_ask, running, route, model_step(turn)),
             kind="model",
             name=running.plan.models[0],
         )
@@ -40,14 +40,17 @@ async def answer(running: Running, route: Route, toolbox: Toolbox) -> str:
     raise AssertionError("the budget ends every run")
 
 
-async def _ask(running: Running, route: Route) -> ModelReply:
+async def _ask(running: Running, route: Route, step: str) -> ModelReply:
     plan, run = running.plan, running.run
     calls = Counter(step.kind for step in run.steps)
     policy.check(plan.budget, model_calls=calls["model"], tool_calls=calls["tool"], usage=run.usage)
     request = ModelRequest(
         model=plan.models[0], instructions=plan.instructions, messages=running.messages, tools=plan.tools
     )
-    return await route.complete(plan.models, request)
+    async with running.growing(step) as text:
+        if text is None:
+            return await route.complete(plan.models, request)
+        return await route.complete(plan.models, request, text.append, text.reset)
 
 
 async def _use(running: Running, toolbox: Toolbox, call: ToolCall, key: str) -> None:

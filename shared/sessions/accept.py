@@ -1,4 +1,4 @@
-"""How an entry gets into a session: durable first, then a wake."""
+"""How entries get into a session: durable first, then a wake."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from shared.sessions.actor import Pace
 from shared.store import SessionStore
 
 
-async def accept(store: SessionStore, bus: Bus, clock: Clock, pace: Pace, key: SessionKey, entry: Entry) -> None:
-    """Return once the entry is in the session's inbox and its wake is published. One write, no read.
+async def accept(store: SessionStore, bus: Bus, clock: Clock, pace: Pace, key: SessionKey, *entries: Entry) -> None:
+    """Return once the entries are in the session's inbox and its wake is published. One write, no read.
 
-    Raises `Retryable` when either is uncertain: the caller lets the channel repeat, and the same entry again changes
+    Raises `Retryable` when either is uncertain: the caller lets the channel repeat, and the same entries again change
     nothing. If only the wake was lost, the tick finds the session.
     """
-    await store.append(key, {entry.id: encode(entry)}, pace.due_at(clock.now()))
+    await store.append(key, {entry.id: encode(entry) for entry in entries}, pace.due_at(clock.now()))
     await bus.wake(key)

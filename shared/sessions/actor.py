@@ -9,15 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from shared.clock import Clock
 from shared.codec import encode
 from shared.domain import SessionKey, Wake
 from shared.errors import Conflict, Fenced, NotFound, StoreDown
 from shared.sessions.document import Session, inbox_bytes, read, state_bytes
-from shared.sessions.transitions import Claimant, Work, claim, due, work
-from shared.store import Archived, SessionStore
+from shared.sessions.projection import PartialText, views
+from shared.sessions.transitions import Claimant, Work, absorb, claim, due, work
+from shared.store import Archived, Documents, SessionStore
 
 Value = TypeVar("Value")
 Change = Callable[[Session], Session]
@@ -33,6 +34,8 @@ class Pace:
     """How long a silent holder keeps a session; it extends its lease with every commit, and at every third of this."""
     due: float = 60.0
     """`due` is rounded up to multiples of this, so that its index entry is seldom rewritten."""
+    partial: float = 1.0
+    """Partial text is written at most this often (Firestore: about one write a second and document)."""
 
     def lease_end(self, now: datetime) -> datetime:
         """Until when a lease holds that is taken or extended now."""
@@ -43,14 +46,31 @@ class Pace:
         return datetime.fromtimestamp(math.ceil(instant.timestamp() / self.due) * self.due, UTC)
 
 
+class Listener(Protocol):
+    """Somebody in this process who follows an attempt. Both methods return at once."""
+
+    def committed(self, session: Session) -> None:
+        """This is stored now; `finished` is the run that ended with it."""
+
+    def grew(self, partial: PartialText, offset: int) -> None:
+        """The text of a model call, of which everything before `offset` was shown before."""
+
+
+class Store(SessionStore, Documents, Protocol):
+    """Sessions, and the views that are shown of them."""
+
+
 class Actor:
     """What one attempt may do with a session."""
 
-    def __init__(self, store: SessionStore, clock: Clock, key: SessionKey, pace: Pace) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, key: SessionKey, pace: Pace, listener: Listener | None = None
+    ) -> None:
         self.key = key
+        self.pace = pace
+        self.listener = listener
         self._store = store
         self._clock = clock
-        self._pace = pace
         self._held: list[Change] = []
         self._tried: dict[str, int] = {}  # nonces of commits without an answer yet, and how many held changes each has
         self._stored: Session | None = None
@@ -69,6 +89,17 @@ class Actor:
             raise NotFound(f"session: there is none with id {self.key.session}")
         return self._shown
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody sees text before it is stored."""
+        return self.listener is not None or bool(self.session.viewer) or self._console(self.session)
+
+    async def show(self, partial: PartialText) -> None:
+        """Write this text into the session's views. Raises `StoreDown`."""
+        shown = views(self.session, watched=self._console(self.session), partial=partial)
+        for path, body in shown.items():
+            await self._store.put(path, body)
+
     async def load(self) -> bool:
         """Read the document; False when there is none. One read."""
         await self._read()
@@ -84,11 +115,11 @@ class Actor:
         for _ in range(ATTEMPTS):
             now = self._clock.now()
             found = work(self.session, wake=wake.id, now=now)
-            if found is Work.WAITING and self.session.inbox:
-                await self._swap(_same, self._clock.new_id())  # `append` made it due now: due again when the wait ends
+            if found in (Work.WAITING, Work.NOTHING) and self.session.inbox:
+                await self._swap(_same, self._clock.new_id())  # `append` made it due now, and it is not
             if found is not Work.READY:
                 return found
-            who = Claimant(holder=holder, wake=wake.id, now=now, until=self._pace.lease_end(now))
+            who = Claimant(holder=holder, wake=wake.id, now=now, until=self.pace.lease_end(now))
             nonce = self._clock.new_id()
             await self._swap(partial(claim, who=who, plan=plan), nonce)
             self._show()
@@ -130,7 +161,7 @@ class Actor:
         """What the effect returns, with the lease extended for as long as that takes."""
         task = asyncio.create_task(effect)
         try:
-            while not (await asyncio.wait({task}, timeout=self._pace.lease / 3))[0]:
+            while not (await asyncio.wait({task}, timeout=self.pace.lease / 3))[0]:
                 with suppress(StoreDown):  # the effect may be worth more than the lease; its own commit will tell
                     await self.commit()
             return task.result()
@@ -148,7 +179,7 @@ class Actor:
         """
         assert self._stored is not None
         now = self._clock.now()
-        changed = replace(change(self._stored), nonce=nonce)
+        changed = replace(absorb(change(self._stored)), nonce=nonce)
         due_at = due(changed, now)
         try:
             self._version = await self._store.commit(
@@ -156,20 +187,26 @@ class Actor:
                 self._version,
                 state=state_bytes(changed),
                 inbox=inbox_bytes(changed),
-                due=self._pace.due_at(due_at) if due_at is not None else None,
+                due=self.pace.due_at(due_at) if due_at is not None else None,
                 archive=_archived(changed),
+                documents=views(changed, watched=self._console(changed)),
             )
         except Conflict:
             await self._read()
         else:
             self._stored = replace(changed, finished=None)
+            if self.listener is not None:
+                self.listener.committed(changed)
+
+    def _console(self, session: Session) -> bool:
+        return session.watched_until is not None and session.watched_until > self._clock.now()
 
     def _held_back(self, changes: tuple[Change, ...], session: Session) -> Session:
         for change in changes:
             session = change(session)
         if session.lease is None:
             return session
-        return replace(session, lease=replace(session.lease, until=self._pace.lease_end(self._clock.now())))
+        return replace(session, lease=replace(session.lease, until=self.pace.lease_end(self._clock.now())))
 
     def _show(self) -> None:
         shown = self._stored

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from shared.codec import decode, encode
 from shared.domain import (
+    SEEN_FOR,
     Contact,
     Delivery,
     Entry,
@@ -46,6 +47,7 @@ class Seen:
     id: str
     run: int
     at: datetime
+    seen_for: timedelta = SEEN_FOR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +146,10 @@ class Session:
     """Number of the last durable event."""
     last_order: int = 0
     """The channel's sequence number of the last message that a run took."""
+    viewer: str = ""
+    """Web: the user whose view shows this session."""
+    watched_until: datetime | None = None
+    """Until when an operator's console is shown it."""
     late: int = 0
     """Messages that came in after a later one had been answered."""
     inbox: Mapping[str, Entry] = field(default_factory=dict)
@@ -177,7 +183,12 @@ def read(key: SessionKey, stored: Stored) -> Session | None:
         return None
     first = next(iter(inbox.values()))
     return Session(
-        tenant=key.tenant, id=key.session, connection=first.connection, conversation=first.conversation, inbox=inbox
+        tenant=key.tenant,
+        id=key.session,
+        connection=first.connection,
+        conversation=first.conversation,
+        viewer=first.viewer,
+        inbox=inbox,
     )
 
 
@@ -191,9 +202,17 @@ def inbox_bytes(session: Session) -> dict[str, bytes]:
     return {entry_id: encode(entry) for entry_id, entry in session.inbox.items()}
 
 
-def message_of(entry: Entry) -> Message:
-    """The contact's message that an inbox entry carries."""
-    return Message(role="contact", text=entry.text, id=entry.id, contact=entry.contact, sent_at=entry.received_at)
+def message_of(entry: Entry, sequence: int) -> Message:
+    """The contact's message that an inbox entry carries, shown by the event of that number."""
+    return Message(
+        role="contact",
+        text=entry.text,
+        id=entry.id,
+        contact=entry.contact,
+        sent_at=entry.received_at,
+        provider_id=entry.provider_id,
+        sequence=sequence,
+    )
 
 
 SERVICE = Contact(id="service", name="callback")

@@ -12,6 +12,9 @@ from typing import Literal
 
 from shared.domain import JsonObject
 from shared.sessions.document import Run, Session
+from shared.sessions.projection import Audience
+
+_FOR_OPERATORS = ("result", "reason")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,12 @@ class Event:
     """`text` is the run's reply, the last event of a run."""
     data: JsonObject = field(default_factory=dict)
 
+    def seen_by(self, audience: Audience) -> JsonObject:
+        """The data without what this audience may not see."""
+        if audience == "operator":
+            return self.data
+        return {name: value for name, value in self.data.items() if name not in _FOR_OPERATORS}
+
 
 def events(run: Run) -> Iterator[Event]:
     """The events of one run so far, in order."""
@@ -34,7 +43,12 @@ def events(run: Run) -> Iterator[Event]:
 def _events(run: Run) -> Iterator[Event]:
     for place, message in enumerate(run.inputs):
         contact = message.contact.name or message.contact.id if message.contact is not None else ""
-        data: JsonObject = {"message": message.id, "contact": contact, "text": message.text}
+        data: JsonObject = {
+            "message": message.provider_id or message.id,
+            "contact": contact,
+            "text": message.text,
+            "at": message.sent_at.isoformat() if message.sent_at is not None else None,
+        }
         yield Event(sequence=run.first_sequence + place, run=run.number, kind="message", data=data)
     for step in run.steps:
         if step.result is None:
@@ -48,6 +62,7 @@ def _events(run: Run) -> Iterator[Event]:
             "tool": wait.call.name,
             "arguments": wait.call.arguments,
             "until": wait.until.isoformat(),
+            "approve": "contact" in wait.approvers,
         }
         yield Event(sequence=wait.sequence, run=run.number, kind="wait", data=data)
     if run.outcome is not None:

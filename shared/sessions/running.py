@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,6 +27,7 @@ from shared.errors import SliceOver, Suspended
 from shared.observability import bind
 from shared.sessions.actor import Actor
 from shared.sessions.document import Run, Step, Wait
+from shared.sessions.partial import Growing, growing
 from shared.sessions.transcript import transcript
 from shared.sessions.transitions import Decision, record, suspend
 
@@ -101,6 +103,10 @@ class Running:
         else:
             await self._actor.commit(partial(record, step=step))
         return decode(shape, stored)
+
+    def growing(self, step: str) -> AbstractAsyncContextManager[Growing | None]:
+        """Where the text of a model call is shown while it grows; None when nobody watches."""
+        return growing(self._actor, self._clock, step, self.run.attempt)
 
     async def approval(self, key: str, call: ToolCall, rule: Rule) -> Decision:
         """How a person decided on this call; suspends the run until then, by raising `Suspended`.

@@ -32,14 +32,16 @@ def _messages(run: Run) -> Iterator[Message]:
     while (stored := results.get(model_step(turn))) is not None:
         reply = decode(ModelReply, stored)
         said = reply.text
-        yield Message(role="agent", text=reply.text, tool_calls=reply.tool_calls)
+        final = bool(run.reply) and not reply.tool_calls and reply.text == run.reply
+        sequence = run.reply_sequence if final else 0
+        yield Message(role="agent", text=reply.text, sequence=sequence, tool_calls=reply.tool_calls)
         for index, call in enumerate(reply.tool_calls):
             # A model rejects a call without its result; a run that ended early leaves some without.
             result = results.get(tool_step(turn, index)) or '{"error": "not carried out"}'
             yield Message(role="tool", text=result, tool_call_id=call.id)
         turn += 1
     if run.reply and run.reply != said:
-        yield Message(role="agent", text=run.reply)
+        yield Message(role="agent", text=run.reply, sequence=run.reply_sequence)
 
 
 def trim(messages: tuple[Message, ...], limit: int) -> tuple[Message, ...]:

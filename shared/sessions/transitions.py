@@ -16,9 +16,9 @@ from shared.domain import CONTEXT_BYTES, Delivery, Entry, Outcome
 from shared.sessions.document import SERVICE, Lease, Run, Seen, Session, Step, Wait, message_of
 from shared.sessions.transcript import transcript, trim
 
-SEEN_FOR = timedelta(hours=26)
-"""Telegram repeats an update for 24 h; an Idempotency-Key is promised for 24 h."""
 STALLS_ALLOWED = 5
+WATCHED_FOR = timedelta(seconds=60)
+"""How long one watch entry keeps a console's view up to date."""
 
 
 class Work(Enum):
@@ -51,7 +51,7 @@ def work(session: Session, *, wake: str, now: datetime) -> Work:
     if lease is not None or session.outbox:  # a lease that its holder did not give back is still due
         return Work.READY
     if session.run is None:
-        return Work.READY if session.inbox else Work.NOTHING
+        return Work.READY if any(entry.kind != "watch" for entry in session.inbox.values()) else Work.NOTHING
     if session.run.wait is None or session.run.wait.until <= now:
         return Work.READY
     decisions = any(entry.kind == "decision" for entry in session.inbox.values())
@@ -91,6 +91,15 @@ def take(session: Session, now: datetime, plan: str) -> Session:
     return start(session, now, plan) if session.run is None else session
 
 
+def absorb(session: Session) -> Session:
+    """The session with what its inbox says of who watches taken in; every commit does this."""
+    watches = [entry.received_at for entry in session.inbox.values() if entry.kind == "watch"]
+    if not watches:
+        return session
+    inbox = {entry_id: entry for entry_id, entry in session.inbox.items() if entry.kind != "watch"}
+    return replace(session, inbox=inbox, watched_until=max(watches) + WATCHED_FOR)
+
+
 def start(session: Session, now: datetime, plan: str) -> Session:
     """A run for the messages that wait in the inbox, in the channel's order; unchanged when none does."""
     inbox = drop_seen(session)
@@ -101,7 +110,7 @@ def start(session: Session, now: datetime, plan: str) -> Session:
     if not messages:
         return replace(session, inbox=inbox)
     number = session.runs + 1
-    fresh = tuple(seen for seen in session.seen if now - seen.at < SEEN_FOR)
+    fresh = tuple(seen for seen in session.seen if now - seen.at < seen.seen_for)
     return replace(
         session,
         inbox={entry_id: entry for entry_id, entry in inbox.items() if entry.kind != "message"},
@@ -109,11 +118,11 @@ def start(session: Session, now: datetime, plan: str) -> Session:
         run=Run(
             number=number,
             plan=plan,
-            inputs=tuple(message_of(entry) for entry in messages),
+            inputs=tuple(message_of(entry, sequence) for sequence, entry in enumerate(messages, session.sequence + 1)),
             first_sequence=session.sequence + 1,
             started_at=now,
         ),
-        seen=fresh + tuple(Seen(id=entry.id, run=number, at=now) for entry in messages),
+        seen=fresh + tuple(Seen(id=entry.id, run=number, at=now, seen_for=entry.seen_for) for entry in messages),
         sequence=session.sequence + len(messages),
         last_order=max(session.last_order, messages[-1].order),
         late=session.late + sum(entry.order < session.last_order for entry in messages),
@@ -128,6 +137,7 @@ def drop_seen(session: Session) -> Mapping[str, Entry]:
 
 def decide(session: Session, now: datetime) -> Session:
     """Apply the decisions in the inbox, first come first: one that fits ends the wait, every other tap is answered."""
+    session = replace(session, inbox=drop_seen(session))
     decisions = sorted(
         (entry for entry in session.inbox.values() if entry.kind == "decision"),
         key=lambda entry: (entry.received_at, entry.order),
@@ -142,6 +152,9 @@ def decide(session: Session, now: datetime) -> Session:
 
 def _decision(session: Session, entry: Entry, now: datetime) -> Session:
     session = replace(session, inbox={key: value for key, value in session.inbox.items() if key != entry.id})
+    if entry.tap:  # a tap that the channel brings again must not be answered that it came too late
+        known = Seen(id=entry.id, run=session.runs, at=now, seen_for=entry.seen_for)
+        session = replace(session, seen=(*session.seen, known))
     run = session.run
     wait = run.wait if run is not None else None
     if run is None or wait is None or wait.id != entry.token or wait.until <= entry.received_at:

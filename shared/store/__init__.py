@@ -64,12 +64,14 @@ class SessionStore(Protocol):
         inbox: Mapping[str, bytes],
         due: datetime | None,
         archive: Archived | None = None,
+        documents: Mapping[str, bytes] | None = None,
     ) -> object:
         """Replace state, inbox and due if the document still has this version, else raise `Conflict`.
 
-        `version` None asserts that there is no document. With `archive` the run is written in the same commit: both
-        or neither. `due` None takes the session out of the tick's sight. Returns the new version. A commit whose
-        answer was lost may raise `Conflict` although it was applied: the caller tells by a nonce in its state.
+        `version` None asserts that there is no document. The `archive`d run and the `documents`, by path as in
+        `Documents`, are written in the same commit: all or nothing. `due` None takes the session out of the tick's
+        sight. Returns the new version. A commit whose answer was lost may raise `Conflict` although it was applied:
+        the caller tells by a nonce in its state.
         """
 
     async def due(self, before: datetime, limit: int = 100) -> Sequence[SessionKey]:
@@ -119,6 +121,11 @@ class Documents(Protocol):
 
     async def delete(self, path: str) -> None:
         """Remove it; nothing happens when it is not there."""
+
+    def follow(self, path: str) -> AsyncGenerator[bytes]:
+        """The document now, if there is one, and again after each change; intermediate states may be skipped.
+
+        Ends when the caller closes it. For watching, never for correctness."""
 
     async def list(self, collection: str, limit: int = 100) -> Sequence[tuple[str, bytes]]:
         """(path, body) of the documents directly in the collection, ordered by id; at most `limit`."""

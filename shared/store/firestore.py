@@ -52,7 +52,7 @@ class FirestoreStore:
     """How long a method tries before `StoreDown`; the library's own default is 60 s for a commit, 300 s for a read."""
 
     silence_seconds = 30.0
-    """How long a watch trusts a silent stream; they die unnoticed (googleapis/python-firestore#18, #399)."""
+    """How long a watch trusts a stream that tells of no change; they die unnoticed (python-firestore#18, #399)."""
 
     def __init__(self, project: str, database: str = "(default)") -> None:
         self._project = project
@@ -84,6 +84,7 @@ class FirestoreStore:
         inbox: Mapping[str, bytes],
         due: datetime | None,
         archive: Archived | None = None,
+        documents: Mapping[str, bytes] | None = None,
     ) -> object:
         from google.api_core.exceptions import AlreadyExists, FailedPrecondition, NotFound
         from google.cloud.firestore import DELETE_FIELD
@@ -98,6 +99,8 @@ class FirestoreStore:
         if archive:
             run = session.collection("runs").document(str(archive.number))
             batch.set(run, {"number": archive.number, "body": archive.body})
+        for path, body in (documents or {}).items():
+            batch.set(self._client.document(path), {"body": body})
         with _answered("commit a session", writing=True):
             try:
                 results = await batch.commit(**self._limits)
@@ -122,11 +125,11 @@ class FirestoreStore:
             if now and now.version != seen:
                 seen = now.version
                 yield now
-            async with aclosing(self._changes(key)) as changes:
-                async for stored in changes:
-                    if stored.version != seen:
-                        seen = stored.version
-                        yield stored
+            async with aclosing(self._changes(self._session(key).path)) as changes:
+                async for fields, version in changes:
+                    if version != seen:
+                        seen = version
+                        yield _stored(fields, version)
 
     async def run(self, key: SessionKey, number: int) -> bytes | None:
         with _answered("read a run"):
@@ -159,6 +162,19 @@ class FirestoreStore:
     async def delete(self, path: str) -> None:
         with _answered("delete a document"):
             await self._client.document(path).delete(**self._limits)
+
+    async def follow(self, path: str) -> AsyncGenerator[bytes]:
+        seen: bytes | None = None
+        while True:
+            now = await self.get(path)
+            if now is not None and now != seen:
+                seen = now
+                yield now
+            async with aclosing(self._changes(path)) as changes:
+                async for fields, _ in changes:
+                    if fields["body"] != seen:
+                        seen = bytes(fields["body"])
+                        yield seen
 
     async def list(self, collection: str, limit: int = 100) -> Sequence[tuple[str, bytes]]:
         query = self._client.collection(collection).order_by("__name__").limit(limit)
@@ -194,8 +210,11 @@ class FirestoreStore:
     def _session(self, key: SessionKey) -> AsyncDocumentReference:
         return self._client.document("tenants", key.tenant, "sessions", key.session)
 
-    async def _changes(self, key: SessionKey) -> AsyncGenerator[Stored]:
-        """The document now and after each change, until the stream breaks or is silent for too long.
+    def _silence_ends(self) -> float:
+        return asyncio.get_running_loop().time() + self.silence_seconds
+
+    async def _changes(self, path: str) -> AsyncGenerator[tuple[dict[str, Any], object]]:
+        """The document's fields and version, now and after each change, until the stream breaks or is long silent.
 
         The client library's `on_snapshot` exists only with threads; this is the call beneath it, in the loop.
         """
@@ -204,7 +223,7 @@ class FirestoreStore:
         from google.cloud.firestore_v1.types import ListenRequest, Target
 
         database = f"projects/{self._project}/databases/{self._database}"
-        name = f"{database}/documents/{self._session(key).path}"
+        name = f"{database}/documents/{path}"
         target = Target(documents=Target.DocumentsTarget(documents=[name]), target_id=1)
 
         async def requests() -> AsyncIterator[ListenRequest]:
@@ -217,13 +236,17 @@ class FirestoreStore:
             metadata = [("google-cloud-resource-prefix", database)]
             call = await self._api.listen(requests=requests(), retry=None, timeout=None, metadata=metadata)
             responses = aiter(call)
+            until = self._silence_ends()
             while True:
-                async with asyncio.timeout(self.silence_seconds):  # wait_for of Python 3.11 can swallow a cancellation
+                async with asyncio.timeout_at(until):  # wait_for of Python 3.11 can swallow a cancellation
                     response = await anext(responses)
+                if response is None:  # spoilt, as the emulator does now and then (firebase-js-sdk#6724)
+                    return
                 if "document_change" in response:
                     document = response.document_change.document
                     fields: dict[str, Any] = decode_dict(document.fields, self._client)  # type: ignore[assignment]  # a map
-                    yield _stored(fields, document.update_time)
+                    yield fields, document.update_time
+                    until = self._silence_ends()
         except (StopAsyncIteration, TimeoutError):
             return
         except GoogleAPIError:

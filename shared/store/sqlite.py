@@ -112,6 +112,7 @@ class SqliteStore:
         inbox: Mapping[str, bytes],
         due: datetime | None,
         archive: Archived | None = None,
+        documents: Mapping[str, bytes] | None = None,
     ) -> object:
         where = (key.tenant, key.session)
 
@@ -136,6 +137,8 @@ class SqliteStore:
             _put_entries(db, where, inbox)
             if archive:
                 db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", (*where, archive.number, archive.body))
+            rows = [(*_split(path), body) for path, body in (documents or {}).items()]
+            db.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", rows)
             return written[0][0]
 
         new_version = await self._writer.write(write)
@@ -202,6 +205,16 @@ class SqliteStore:
 
     async def delete(self, path: str) -> None:
         await self._writer.execute("DELETE FROM documents WHERE collection = ? AND id = ?", *_split(path))
+
+    async def follow(self, path: str) -> AsyncGenerator[bytes]:
+        """See `Documents.follow`. It costs one look-up every `POLL_SECONDS`."""
+        seen: bytes | None = None
+        while True:
+            body = await self.get(path)
+            if body is not None and body != seen:
+                seen = body
+                yield body
+            await asyncio.sleep(POLL_SECONDS)
 
     async def list(self, collection: str, limit: int = 100) -> Sequence[tuple[str, bytes]]:
         query = "SELECT id, body FROM documents WHERE collection = ? ORDER BY id LIMIT ?"

@@ -1,6 +1,11 @@
+import asyncio
+from contextlib import aclosing
+
 import pytest
 
-from tests.contract.conftest import Store
+from shared.domain import SessionKey
+from shared.errors import Conflict
+from tests.contract.conftest import OpenStore, Store
 
 
 async def test_a_document_is_there_until_it_is_deleted(store: Store, tenant: str) -> None:
@@ -43,3 +48,27 @@ async def test_every_character_that_an_id_may_have_is_kept_and_ordered_by_its_co
 async def test_a_body_comes_back_byte_for_byte(store: Store, tenant: str, body: bytes) -> None:
     await store.put(f"tenants/{tenant}", body)
     assert await store.get(f"tenants/{tenant}") == body
+
+
+async def test_whoever_follows_a_document_sees_what_others_write_to_it(open_store: OpenStore, tenant: str) -> None:
+    here, elsewhere = open_store(), open_store()
+    path = f"tenants/{tenant}/views/one"
+    async with aclosing(here.follow(path)) as bodies, asyncio.timeout(20):
+        first = asyncio.create_task(anext(bodies))
+        await asyncio.sleep(0)  # it has asked before there is anything
+        await elsewhere.put(path, b"1")
+        assert await first == b"1"
+        await elsewhere.put(f"tenants/{tenant}/views/two", b"other")
+        await elsewhere.put(path, b"2")
+        assert await anext(bodies) == b"2"
+
+
+async def test_documents_are_written_with_the_commit_or_not_at_all(store: Store, key: SessionKey, tenant: str) -> None:
+    path = f"tenants/{tenant}/views/one"
+    version = await store.commit(key, None, state=b"{}", inbox={}, due=None, documents={path: b"1"})
+    assert await store.get(path) == b"1"
+    with pytest.raises(Conflict):
+        await store.commit(key, None, state=b"{}", inbox={}, due=None, documents={path: b"2"})
+    assert await store.get(path) == b"1"
+    await store.commit(key, version, state=b"{}", inbox={}, due=None, documents={path: b"3"})
+    assert await store.get(path) == b"3"

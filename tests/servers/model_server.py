@@ -33,11 +33,12 @@ class Fault(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["status", "hang", "drop", "end", "delay", "arguments", "empty", "text"]
+    kind: Literal["status", "hang", "drop", "end", "delay", "arguments", "empty", "text", "hold"]
     """`status`: an error answer with `message` and `code`. `hang`: no answer until the client leaves. `drop`: the
     connection ends in the middle of the answer. `end`: a stream ends there as if it were whole. `delay`: the answer
     comes `seconds` later. `arguments`: tool calls carry `arguments`, malformed or not, as they stand. `empty`: neither
-    text nor tool calls, `code` being the reason to finish. `text`: `message` is the answer."""
+    text nor tool calls, `code` being the reason to finish. `text`: `message` is the answer. `hold`: likewise, and its
+    stream stops half-way until `go_on` is set."""
     count: int = 1
     status: int = 500
     message: str = "the test asked for this"
@@ -56,6 +57,8 @@ class ModelServer:
         """Set once a request hangs."""
         self.abandoned = threading.Event()
         """Set once a client has left a request that hangs."""
+        self.go_on = threading.Event()
+        """Lets answers that are held half-way go on."""
         self._faults: list[Fault] = []
         self.app = Starlette(
             routes=[
@@ -75,6 +78,7 @@ class ModelServer:
         self._faults.clear()
         self.hanging.clear()
         self.abandoned.clear()
+        self.go_on.clear()
 
     async def _stats(self, _: Request) -> Response:
         return JSONResponse({"requests": len(self.requests), "bodies": self.requests})
@@ -106,13 +110,14 @@ class ModelServer:
             return Response(status_code=499)
         if fault and fault.kind == "delay":
             await asyncio.sleep(fault.seconds)
-        respond = _streamed if body.get("stream") else _whole
-        return respond(body, _answer(body, fault), fault)
+        if body.get("stream"):
+            return _streamed(body, _answer(body, fault), fault, self.go_on)
+        return _whole(body, _answer(body, fault), fault)
 
 
 def _answer(body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
-    if fault and fault.kind in ("empty", "text"):
-        return {"role": "assistant", "content": fault.message if fault.kind == "text" else None}
+    if fault and fault.kind in ("empty", "text", "hold"):
+        return {"role": "assistant", "content": None if fault.kind == "empty" else fault.message}
     last, tools = body["messages"][-1], [tool["function"] for tool in body.get("tools", [])]
     if last["role"] == "tool":
         return {"role": "assistant", "content": f"Here is what I found: {last['content']} That is all."}
@@ -158,7 +163,7 @@ def _whole(body: dict[str, Any], message: dict[str, Any], fault: Fault | None) -
     return StreamingResponse(half(), headers={"content-type": "application/json", "content-length": "4000"})
 
 
-def _streamed(body: dict[str, Any], message: dict[str, Any], fault: Fault | None) -> Response:
+def _streamed(body: dict[str, Any], message: dict[str, Any], fault: Fault | None, go_on: threading.Event) -> Response:
     base = {"id": "chat-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
     deltas = [*_deltas(message)]
     choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
@@ -171,7 +176,9 @@ def _streamed(body: dict[str, Any], message: dict[str, Any], fault: Fault | None
     cut = fault is not None and fault.kind in ("drop", "end")
 
     async def pieces() -> AsyncIterator[str]:
-        for line in lines[: len(deltas) // 2] if cut else lines:
+        for place, line in enumerate(lines[: len(deltas) // 2] if cut else lines):
+            if fault and fault.kind == "hold" and place == len(deltas) // 2:
+                await asyncio.to_thread(go_on.wait)
             yield line
             await asyncio.sleep(0)
 

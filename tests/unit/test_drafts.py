@@ -26,6 +26,7 @@ def test_good_drafts_pass() -> None:
     check_agent(replace(AGENT, rules=(Rule(tool="t", verdict="deny"), Rule(tool="*", verdict="allow"))))
     check_tool(TOOL)
     check_connection(CONNECTION)
+    check_connection(replace(CONNECTION, channel="whatsapp", app="meta", number="106540352242922"))
     check_tenant("demo_2")
     check_secret_name("bot/token")
 
@@ -76,6 +77,12 @@ def test_a_bad_tool_is_refused_naming_field_and_fix(change: dict[str, Any], mess
         ({"channel": "fax"}, "channel is 'fax': use one of telegram"),
         ({"api_root": "ftp://x"}, "api_root: use an address"),
         ({"api_root": "https://"}, "api_root: use an address"),
+        ({"app": "meta"}, "app and number: WhatsApp's alone"),
+        ({"number": "1065"}, "app and number: WhatsApp's alone"),
+        ({"channel": "whatsapp", "number": "1065"}, "app is '': use"),
+        ({"channel": "whatsapp", "app": "a/b", "number": "1065"}, "app is 'a/b': use"),
+        ({"channel": "whatsapp", "app": "meta"}, "number is '': use Meta's phone_number_id"),
+        ({"channel": "whatsapp", "app": "meta", "number": "+1 650"}, "number is"),
     ],
 )
 def test_a_bad_connection_is_refused_naming_field_and_fix(change: dict[str, Any], message: str) -> None:

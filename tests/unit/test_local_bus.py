@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from shared.bus.local import LocalBus
-from shared.domain import SessionKey, Wake
+from shared.domain import Receipt, SessionKey, Wake
 from shared.errors import BusDown, Conflict
 from tests.clock import FakeClock
 
@@ -149,3 +149,30 @@ async def test_closing_cancels_what_is_in_flight_and_takes_no_more() -> None:
     assert [wake.key for wake in handler.wakes] == [ONE]
     with pytest.raises(BusDown):
         await bus.wake(ONE)
+
+
+RECEIPT = Receipt(key=ONE, delivery="1/reply/1", provider_id="w", status="failed", at=FakeClock().now())
+
+
+async def test_a_receipt_is_taken_before_its_publisher_goes_on() -> None:
+    taken: list[Receipt] = []
+
+    async def take(receipt: Receipt) -> None:
+        taken.append(receipt)
+
+    bus = LocalBus(Handler(), FakeClock(), receipts=take)
+    await bus.receipt(RECEIPT)
+    assert taken == [RECEIPT]
+    await bus.aclose()
+    with pytest.raises(BusDown):
+        await bus.receipt(RECEIPT)
+
+
+async def test_a_receipt_that_is_not_taken_has_to_be_reported_again() -> None:
+    async def refuse(_: Receipt) -> None:
+        raise Conflict("not now")
+
+    with pytest.raises(BusDown, match="not now"):
+        await LocalBus(Handler(), FakeClock(), receipts=refuse).receipt(RECEIPT)
+    with pytest.raises(BusDown, match="nobody"):
+        await LocalBus(Handler(), FakeClock()).receipt(RECEIPT)

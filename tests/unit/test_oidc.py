@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from shared.auth.oidc import KEEP, LEEWAY_SECONDS, PAUSE, REFETCH, PushVerifier
+from shared.auth.oidc import PushVerifier
+from shared.auth.tokens import KEEP, LEEWAY_SECONDS, PAUSE, REFETCH, Tokens
 from shared.errors import Retryable, Unauthenticated
 from tests.clock import FakeClock
 from tests.engines import free_port
@@ -114,7 +115,10 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 def verifier_at(url: str, http: httpx.AsyncClient, clock: FakeClock, **changes: str) -> PushVerifier:
     settings = {"audience": AUDIENCE, "service_account": ACCOUNT, "issuer": "https://issuer.example"} | changes
-    return PushVerifier(**settings, certificates_url=url, http=http, clock=clock)
+    tokens = Tokens(
+        audience=settings["audience"], issuer=settings["issuer"], certificates_url=url, http=http, clock=clock
+    )
+    return PushVerifier(tokens, settings["service_account"])
 
 
 @pytest.fixture
@@ -178,7 +182,7 @@ async def test_a_good_token_expires(verifier: PushVerifier, issuer: Issuer, cloc
 async def test_what_is_not_a_token_is_refused_without_asking_the_issuer(
     verifier: PushVerifier, issuer: Issuer, header: str | None
 ) -> None:
-    with pytest.raises(Unauthenticated, match="push: "):
+    with pytest.raises(Unauthenticated, match="token"):
         await verifier.verify(header)
     assert issuer.asked == 0
 
@@ -269,5 +273,5 @@ async def test_without_its_settings_nothing_is_accepted(
     issuer: Issuer, http: httpx.AsyncClient, clock: FakeClock, unset: str
 ) -> None:
     claim = {"audience": "aud", "service_account": "email", "issuer": "iss"}[unset]
-    with pytest.raises(Unauthenticated, match="no audience, service account or issuer is set"):
+    with pytest.raises(Unauthenticated, match="is set, so no token can be accepted"):
         await verifier_at(issuer.url, http, clock, **{unset: ""}).verify(issuer.token(**{claim: ""}))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from shared import codec
-from shared.domain import ApiKey, Connection, ExecutionPlan
+from shared.domain import ApiKey, App, Connection, ExecutionPlan
 from shared.errors import Blocked, NotFound, StoreDown
 from shared.published import (
     CACHE_SECONDS,
@@ -15,7 +15,9 @@ from shared.published import (
     CACHED_PLANS,
     Published,
     api_key_path,
+    app_path,
     connection_path,
+    number_path,
     plan_path,
 )
 from tests.clock import FakeClock
@@ -86,6 +88,38 @@ async def test_a_flood_of_unknown_ids_does_not_grow_the_cache_without_end(
     assert documents.reads.count(connection_path("bot")) == 1, "what is used stays"
     await published.api_key("k0")
     assert documents.reads.count(api_key_path("k0")) == 2, "what was used longest ago went"
+
+
+async def test_a_number_leads_to_its_connection(published: Published, documents: FakeDocuments) -> None:
+    line = replace(CONNECTION, channel="whatsapp", app="meta", number="1065")
+    documents.bodies[connection_path("bot")] = codec.encode(line)
+    documents.bodies[number_path("meta", "1065")] = codec.encode("bot")
+    assert await published.number("meta", "1065") == line
+    assert await published.number("meta", "2065") is None
+    assert await published.number("other", "1065") is None
+
+
+async def test_a_number_whose_connection_has_another_by_now_leads_nowhere(
+    published: Published, documents: FakeDocuments
+) -> None:
+    moved = replace(CONNECTION, channel="whatsapp", app="meta", number="2065")
+    documents.bodies[connection_path("bot")] = codec.encode(moved)
+    documents.bodies[number_path("meta", "1065")] = codec.encode("bot")
+    documents.bodies[number_path("meta", "3065")] = codec.encode("gone")
+    assert await published.number("meta", "1065") is None
+    assert await published.number("meta", "3065") is None
+
+
+async def test_an_app_is_found_by_its_id_alone(published: Published, documents: FakeDocuments) -> None:
+    app = App(id="meta", tenant="demo", secrets={"app_secret": "sealed"})
+    documents.bodies[app_path("meta")] = codec.encode(app)
+    assert await published.app("meta") == app
+    for id_ in ("other", "meta/numbers/1065", ""):
+        with pytest.raises(NotFound):
+            await published.app(id_)
+    for app_id, number in (("meta/x", "1"), ("meta", ""), ("meta", "1/../2")):
+        assert await published.number(app_id, number) is None
+    assert documents.reads == [app_path("meta"), app_path("other")]
 
 
 async def test_a_plan_is_read_once_for_ever(published: Published, documents: FakeDocuments, clock: FakeClock) -> None:

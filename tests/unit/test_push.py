@@ -1,10 +1,13 @@
+import base64
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from shared.bus.push import parse_push
-from shared.domain import SessionKey, Wake
+from shared.bus.push import parse_push, parse_receipt
+from shared.codec import encode
+from shared.domain import Receipt, SessionKey, Wake
 from shared.errors import BadRequest
 
 SESSION = "0123456789abcdef" * 2
@@ -43,3 +46,28 @@ def test_either_spelling_of_the_id_is_enough(name: str) -> None:
 def test_anything_else_is_refused_by_the_field_that_does_not_fit(body: bytes, field: str) -> None:
     with pytest.raises(BadRequest, match=rf"^not a Pub/Sub push: {field}: "):
         parse_push(body)
+
+
+def test_the_data_of_an_envelope_is_a_receipt() -> None:
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    receipt = Receipt(
+        key=SessionKey("demo", SESSION), delivery="1/reply/1", provider_id="w", status="failed", at=at, reason="Ü"
+    )
+    assert parse_receipt(envelope(messageId="1", data=base64.b64encode(encode(receipt)).decode())) == receipt
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"", "body"),
+        (b"{}", "message"),
+        (envelope(messageId="1"), "message.data"),
+        (envelope(data="x"), "message.data"),
+        (envelope(data=base64.b64encode(b"sesame").decode()), "body"),
+        (envelope(data=base64.b64encode(b"{}").decode()), "key"),
+    ],
+)
+def test_anything_else_is_no_receipt(body: bytes, field: str) -> None:
+    with pytest.raises(BadRequest, match=rf"^not a Pub/Sub push: {field}: ") as refused:
+        parse_receipt(body)
+    assert "sesame" not in str(refused.value)

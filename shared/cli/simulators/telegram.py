@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from shared.channels.split import units
 from shared.cli.simulators import telegram_checks as checks
+from shared.cli.simulators.common import Call, Faults, Silence, problem
 from shared.cli.simulators.telegram_checks import Refusal
 from shared.clock import Clock, SystemClock
 from shared.domain import JsonObject
@@ -31,16 +30,6 @@ _ACTION = re.compile(
 )
 _SECRET_TOKEN = re.compile(r"[A-Za-z0-9_-]{0,256}")
 _BOT_ID = 4242
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One request, in the order of arrival, and how it was answered; status 0 for one that got no answer."""
-
-    method: str
-    parameters: JsonObject
-    status: int
-    description: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,13 +49,6 @@ class Shown:
         return {"message_id": self.message_id, "text": self.text, "buttons": self.buttons, "edited": self.edited}
 
 
-@dataclass(slots=True, kw_only=True)
-class _Faults:
-    refusals: dict[str, deque[Refusal]] = field(default_factory=lambda: defaultdict(deque))
-    delays: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
-    drops: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-
-
 class TelegramSimulator:
     """One bot's API at `/bot{token}/{method}`, and under `/simulator` what a contact does and sees.
 
@@ -81,7 +63,7 @@ class TelegramSimulator:
         self._clock = clock or SystemClock()
         self._burst = burst
         self._ready: dict[int, float] = {}
-        self._faults = _Faults()
+        self._faults = Faults()
         self._shown: dict[int, Shown] = {}
         self._queries: set[str] = set()
         self._update_id = self._message_id = int(self._clock.now().timestamp())
@@ -169,16 +151,14 @@ class TelegramSimulator:
             if refusal.parameters:
                 body["parameters"] = refusal.parameters
             return JSONResponse(body, status_code=refusal.status)
-        dropped = self._faults.drops[method] > 0
-        self._faults.drops[method] -= dropped
+        dropped = self._faults.drop(method)
         self.calls.append(Call(method=method, parameters=parameters, status=0 if dropped else 200))
-        return _Silence() if dropped else JSONResponse({"ok": True, "result": result})
+        return Silence() if dropped else JSONResponse({"ok": True, "result": result})
 
     def _answer(self, token: str, method: str, parameters: JsonObject) -> object:
         if token != self._token:
             raise Refusal(401, "Unauthorized")
-        if refusals := self._faults.refusals[method]:
-            raise refusals.popleft()
+        self._faults.refuse(method)
         methods: dict[str, Callable[[JsonObject], object]] = {
             "sendMessage": self._send_message,
             "editMessageText": self._edit_message_text,
@@ -295,7 +275,7 @@ class TelegramSimulator:
         try:
             chat, after = int(request.path_params["chat"]), int(request.query_params.get("after", "0"))
         except ValueError:
-            return _problem(400, "chat, after: use whole numbers")
+            return problem(400, "chat, after: use whole numbers")
         return JSONResponse([shown.as_json() for shown in self.messages(chat, after)])
 
     async def _update(self, request: Request) -> Response:
@@ -303,23 +283,11 @@ class TelegramSimulator:
             body = json.loads(await request.body())
             chat, text, tap = int(body["chat"]), body.get("text"), body.get("tap")
         except (ValueError, TypeError, KeyError, AttributeError):
-            return _problem(400, "body: send {chat, text} or {chat, tap} as JSON")
+            return problem(400, "body: send {chat, text} or {chat, tap} as JSON")
         name, language = str(body.get("name", "Ana")), str(body.get("language", "en"))
         if isinstance(text, str) and text:
             return JSONResponse(self.update_message(chat, text, name=name, language=language))
         for shown in reversed(self.messages(chat)):
             if any(button.get("callback_data") == tap for row in shown.buttons for button in row):
                 return JSONResponse(self.update_tap(chat, shown.message_id, str(tap), name=name, language=language))
-        return _problem(404, "tap: no message in this chat shows a button with that callback data")
-
-
-class _Silence(Response):
-    """No answer, until the client hangs up."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-
-def _problem(status: int, detail: str) -> Response:
-    return JSONResponse({"status": status, "detail": detail}, status, media_type="application/problem+json")
+        return problem(404, "tap: no message in this chat shows a button with that callback data")

@@ -1,0 +1,27 @@
+import type { Plugin } from "vite";
+import { defineConfig } from "vitest/config";
+
+/** The built page may run only its own scripts and styles, and talk only to its services. `vite` itself injects styles. */
+const contentSecurityPolicy: Plugin = {
+  name: "content-security-policy",
+  apply: "build",
+  transformIndexHtml: () => [
+    {
+      tag: "meta",
+      injectTo: "head-prepend",
+      attrs: {
+        "http-equiv": "Content-Security-Policy",
+        content:
+          "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+          "connect-src 'self' https: http://127.0.0.1:* http://localhost:*; base-uri 'none'; form-action 'self'",
+      },
+    },
+  ],
+};
+
+export default defineConfig({
+  plugins: [contentSecurityPolicy],
+  build: { target: "es2023", chunkSizeWarningLimit: 700, modulePreload: { polyfill: false } },
+  server: { proxy: { "/v1": "http://127.0.0.1:8080" } },
+  test: { include: ["tests/**/*.test.{ts,tsx}"] },
+});
