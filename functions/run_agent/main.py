@@ -9,6 +9,7 @@ from starlette.routing import Route, Router
 
 from shared.api.http import read_body, read_json, serve
 from shared.api.invoke import message_of, outcome_response
+from shared.api.invoke_stream import stream_invoke
 from shared.auth.api_key import authenticate
 from shared.bus.push import parse_push
 from shared.domain import Connection, api_connection, session_key
@@ -36,6 +37,8 @@ async def invoke(request: Request) -> Response:
     body = await read_json(request, INVOKE_LIMIT)
     entry = message_of(body, connection, principal, request.headers.get("idempotency-key"), here.clock)
     key = session_key(connection.tenant, connection.id, entry.conversation)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return stream_invoke(here.invoker, key, entry, PATIENCE_SECONDS)
     invoked = await here.invoker.invoke(key, entry, patience=PATIENCE_SECONDS)
     return outcome_response(invoked, entry.conversation)
 

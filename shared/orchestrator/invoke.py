@@ -10,8 +10,11 @@ from shared.codec import decode, encode
 from shared.domain import Entry, SessionKey, Wake
 from shared.errors import Fenced, StoreDown
 from shared.orchestrator.drive import Driver
+from shared.sessions.actor import Listener
 from shared.sessions.document import Run, Session, read
 from shared.store import Archive
+
+Driving = asyncio.Task[Session | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +23,7 @@ class Invoked:
 
     session: SessionKey
     run: Run | None
-    """Over, or waiting for a decision; None when there is no answer yet. A message that came during a wait stands
+    """Over, or waiting for a verdict; None when there is no answer yet. A message that came during a wait stands
     behind the run that waits: then it is that run."""
 
 
@@ -31,7 +34,7 @@ class Invoker:
         self._driver = driver
         self._archive = archive
         self._process = driver.clock.new_id()
-        self._tasks: dict[str, asyncio.Task[Session | None]] = {}
+        self._tasks: dict[str, Driving] = {}
 
     async def invoke(self, key: SessionKey, entry: Entry, *, patience: float) -> Invoked:
         """Return when the run with this entry is over or waits, or after `patience` seconds.
@@ -39,24 +42,37 @@ class Invoker:
         The same entry again returns the same run. When the caller goes away the run goes on. Raises `Retryable`:
         call again with the same entry.
         """
+        task = await self.begin(key, entry)
+        try:
+            async with asyncio.timeout(patience):
+                run = await self.outcome(task, key, entry.id)
+        except TimeoutError:
+            run = None
+        return Invoked(session=key, run=run)
+
+    async def begin(self, key: SessionKey, entry: Entry, listener: Listener | None = None) -> Driving:
+        """Put the entry into its session and drive that, apart from whoever asked; `listener` is told what happens.
+
+        For an entry that this process drives already it is that same task, and the listener is told nothing.
+        """
         due = self._driver.pace.due_at(self._driver.clock.now())
         await self._driver.store.append(key, {entry.id: encode(entry)}, due)
         task = self._tasks.get(entry.id)
         if task is None:
             # A wake takes over from its own holder at once: only this process knows that that one is gone.
             wake = Wake(key=key, id=f"invoke-{self._process}-{entry.id}")
-            task = self._tasks[entry.id] = asyncio.create_task(self._driver.drive(wake, only=entry.id))
+            driving = self._driver.drive(wake, only=entry.id, listener=listener)
+            task = self._tasks[entry.id] = asyncio.create_task(driving)
             task.add_done_callback(lambda _: self._tasks.pop(entry.id))
+        return task
+
+    async def outcome(self, task: Driving, key: SessionKey, message_id: str) -> Run:
+        """The run that took the message, once it is over or waits; whoever drives it."""
         try:
-            async with asyncio.timeout(patience):
-                try:
-                    session = await asyncio.shield(task)
-                except Fenced:
-                    session = None
-                run = await self._run(key, session, entry.id) or await self._watch(key, entry.id)
-        except TimeoutError:
-            run = None
-        return Invoked(session=key, run=run)
+            session = await asyncio.shield(task)
+        except Fenced:
+            session = None
+        return await self._run(key, session, message_id) or await self._watch(key, message_id)
 
     async def _watch(self, key: SessionKey, message_id: str) -> Run:
         async with aclosing(self._driver.store.watch(key)) as changes:
