@@ -9,24 +9,28 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 
-.PHONY: help setup dev test check fmt lock
+.PHONY: help setup page dev test check fmt lock
 
 help: ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/installed ## make the virtual environment; again only when the requirements change
 
-dev: setup ## serve everything on http://127.0.0.1:8080 (PORT changes it) with nothing to configure
+page: ## build the web client, where Node 20 is there; again only when it changed
+	@scripts/build-page.sh
+
+dev: setup page ## serve everything on http://127.0.0.1:8080 (PORT changes it) with nothing to configure
 	@exec $(BIN)/recado dev
 
-test: setup ## run every test
+test: setup page ## run every test
 	$(BIN)/pytest
 
-check: setup ## run all that a change must pass: format, lint, types, import rules, deployment, tests
+check: setup page ## run all that a change must pass: format, lint, types, import rules, deployment, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	scripts/build-page.sh check
 	scripts/check-deployment.sh
 	$(BIN)/pytest
 

@@ -27,7 +27,7 @@ class Row:
         return json.dumps({"check": self.check, "result": self.result, **self.values}, ensure_ascii=False)
 
 
-def verdict(good: bool) -> Result:  # noqa: FBT001 its one question
+def result_of(good: bool) -> Result:  # noqa: FBT001 its one question
     return "ok" if good else "failed"
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from scripts.smoke import Json, Result, Row, Target, verdict
+from scripts.smoke import Json, Result, Row, Target, result_of
 
 if TYPE_CHECKING:
     from google.cloud.firestore import AsyncDocumentReference
@@ -37,7 +37,7 @@ async def _policy(target: Target, group: str) -> Row:
         return Row(check="ttl", result="not measured", values=values)
     field = await target.firestore("GET", f"/collectionGroups/{group}/fields/expires_at")
     values["state"] = field.get("ttlConfig", {}).get("state", "none")
-    return Row(check="ttl", result=verdict(values["state"] == "ACTIVE"), values=values)
+    return Row(check="ttl", result=result_of(values["state"] == "ACTIVE"), values=values)
 
 
 async def canaries(target: Target, now: datetime) -> Row:
@@ -48,7 +48,7 @@ async def canaries(target: Target, now: datetime) -> Row:
     found = await target.firestore("GET", f"/documents/{CANARIES}?pageSize=300")
     names = [document["name"].rpartition("/")[2] for document in found.get("documents", [])]
     left = [name for name in names if name < (now - LATEST).strftime("%Y%m%dT%H%M%S")]
-    return Row(check="ttl", result=verdict(not left), values={"waiting": len(names), "outlived": len(left)})
+    return Row(check="ttl", result=result_of(not left), values={"waiting": len(names), "outlived": len(left)})
 
 
 async def rules(target: Target) -> list[Row]:
@@ -81,7 +81,7 @@ async def as_contact(target: Target, root: str, uid: str, token: str) -> list[Ro
             method, f"{root}/{path}", json=body, headers={"Authorization": f"Bearer {token}"}
         )
         values = {"method": method, "path": path.replace(uid, "<me>"), "status": answer.status_code}
-        rows.append(Row(check="rules", result=verdict(answer.status_code == status), values=values))
+        rows.append(Row(check="rules", result=result_of(answer.status_code == status), values=values))
     await target.firestore("DELETE", f"/documents/{view}")
     return rows
 

@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 
-from scripts.smoke import Json, Row, Target, verdict
+from scripts.smoke import Json, Row, Target, result_of
 
 AGENT = "shop"
 
@@ -22,7 +22,7 @@ async def conversation(target: Target) -> list[Row]:
     again = await _invoke(target, session, "Thank you!", key)
     answered = all(turn["status"] == "answered" and turn["text"] for turn in (first, second))
     good = answered and first["run"] != second["run"] == again["run"]
-    return [Row(check="conversation", result=verdict(good), values={"first_answer_seconds": seconds})]
+    return [Row(check="conversation", result=result_of(good), values={"first_answer_seconds": seconds})]
 
 
 async def _invoke(target: Target, session: str, text: str, key: str) -> Json:
@@ -52,7 +52,7 @@ async def tokens(target: Target) -> list[Row]:
                 continue
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             status = (await target.http.post(audience + path, json={}, headers=headers)).status_code
-            rows.append(Row(check="tokens", result=verdict(status == 401), values={**values, "status": status}))
+            rows.append(Row(check="tokens", result=result_of(status == 401), values={**values, "status": status}))
     return rows
 
 
@@ -70,4 +70,4 @@ async def health(target: Target) -> list[Row]:
     """What the control plane says about its parts: Firestore, Pub/Sub and the database."""
     headers = {"Authorization": f"Bearer {target.api_key}"}
     answer = await target.http.get(f"{target.urls['api']}/health/detailed", headers=headers)
-    return [Row(check="health", result=verdict(answer.status_code == 200), values={"status": answer.status_code})]
+    return [Row(check="health", result=result_of(answer.status_code == 200), values={"status": answer.status_code})]

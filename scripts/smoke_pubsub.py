@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 
-from scripts.smoke import Row, Target, verdict
+from scripts.smoke import Row, Target, result_of
 
 WATCHED_SECONDS = 45
 LOGGED_SECONDS = 60
@@ -69,4 +69,4 @@ def pauses(attempts: Sequence[datetime]) -> list[float]:
 def judge(seconds: Sequence[float]) -> Row:
     """Best effort allows some spread around 1 s; a fixed pause, or one of ten seconds, means: no policy is in force."""
     good = len(seconds) >= 3 and 0.8 <= seconds[0] <= 5.0 and seconds[-1] > seconds[0]
-    return Row(check="backoff", result=verdict(good), values={"pauses": list(seconds)})
+    return Row(check="backoff", result=result_of(good), values={"pauses": list(seconds)})

@@ -17,7 +17,7 @@ JsonObject = dict[str, Any]
 ChannelName = Literal["telegram", "whatsapp", "web", "api"]
 Role = Literal["contact", "agent", "operator", "tool"]
 Effect = Literal["pure", "keyed", "once"]
-Verdict = Literal["allow", "deny", "ask"]
+Decision = Literal["allow", "deny", "ask"]
 StepKind = Literal["model", "tool", "approval"]
 DeliveryStatus = Literal["pending", "sent", "refused", "unknown"]
 Outcome = Literal["answered", "failed", "stopped", "blocked"]
@@ -131,7 +131,7 @@ class Rule:
 
     tool: str
     """A tool's name, or `*` for every tool."""
-    verdict: Verdict
+    decision: Decision
     approvers: tuple[str, ...] = ()
     """For `ask`: contact ids on the channel who may decide; `contact` stands for whoever wrote in this run."""
     reason: str = ""
@@ -251,11 +251,11 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What waits in a session's inbox: a message, a decision on an approval, or that an operator watches."""
+    """What waits in a session's inbox: a message, a verdict on an approval, or that an operator watches."""
 
     id: str
     """Hash of the connection and the channel's own id: a channel that repeats itself writes the same entry again."""
-    kind: Literal["message", "decision", "watch"]
+    kind: Literal["message", "verdict", "watch"]
     connection: str
     conversation: str
     order: int
@@ -265,10 +265,10 @@ class Entry:
     contact: Contact
     text: str = ""
     token: str = ""
-    """Only for a decision: which approval it answers."""
+    """Only for a verdict: which approval it answers."""
     approved: bool = False
     tap: str = ""
-    """Only for a decision by a button: the channel's id of the tap, to be answered."""
+    """Only for a verdict by a button: the channel's id of the tap, to be answered."""
     provider_id: str = ""
     """The channel's own id of the message, where typing and read marks need it."""
     seen_for: timedelta = SEEN_FOR

@@ -196,7 +196,7 @@ class Stage:
         """Tap a button of the question that the session waits for, or of the one that `token` names."""
         run = (await self.session()).run
         token = token or (run.wait.id if run is not None and run.wait is not None else "")
-        await self.put(replace(decision(order, token, approved=approved, by=by), conversation=self.conversation))
+        await self.put(replace(verdict(order, token, approved=approved, by=by), conversation=self.conversation))
 
     async def pump(self) -> None:
         """Deliver every wake until it is acknowledged; one that comes again finds the lease expired."""
@@ -268,7 +268,7 @@ PLAN = ExecutionPlan(
     models=(MODEL,),
     tools=(tool("lookup_order", "pure"), tool("refund_order", "once")),
 )
-ASKING = replace(PLAN, rules=(Rule(tool="refund_order", verdict="ask", approvers=("contact",)),))
+ASKING = replace(PLAN, rules=(Rule(tool="refund_order", decision="ask", approvers=("contact",)),))
 
 
 def message(order: int, text: str = "Hi", by: Contact = ANA, received_at: datetime = NOON) -> Entry:
@@ -285,12 +285,12 @@ def message(order: int, text: str = "Hi", by: Contact = ANA, received_at: dateti
     )
 
 
-def decision(
+def verdict(
     order: int, token: str, *, approved: bool, by: Contact = ANA, received_at: datetime = NOON, tap: str = "tap"
 ) -> Entry:
     """A tap on a button of the approval `token`."""
     entry = message(order, "", by, received_at)
-    return replace(entry, kind="decision", token=token, approved=approved, tap=tap)
+    return replace(entry, kind="verdict", token=token, approved=approved, tap=tap)
 
 
 def says(text: str) -> ModelReply:

@@ -1,4 +1,4 @@
-"""Takes what comes back: decisions on approvals, receipts of deliveries, and the tick that finds what is due."""
+"""Takes what comes back: verdicts on approvals, receipts of deliveries, and the tick that finds what is due."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.api.http import json_response, read_body, read_json, serve
 from shared.auth import callback_token
 from shared.bus.push import parse_receipt
 from shared.errors import BadRequest
-from shared.sessions.callback import decision
+from shared.sessions.callback import verdict
 from shared.wiring import begin, parts
 
 BODY_LIMIT = 1 << 16
@@ -24,7 +24,7 @@ async def callback(request: Request) -> Response:
     body = await read_json(request, BODY_LIMIT)
     if not isinstance(body.get("approved"), bool):
         raise BadRequest("approved: missing or not a boolean; send true or false")
-    entry = await decision(here.store, key, wait, approved=body["approved"], now=here.clock.now())
+    entry = await verdict(here.store, key, wait, approved=body["approved"], now=here.clock.now())
     await here.accept(key, entry)
     return json_response(202, {"status": "accepted", "session_id": key.session})
 

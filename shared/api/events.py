@@ -16,6 +16,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from shared.api.follow import Text, live
 from shared.api.principals import Caller
 from shared.api.sessions import SessionId, load_session
+from shared.channels.web import web_session
 from shared.codec import encode
 from shared.domain import Contact, Entry, JsonObject, SessionKey
 from shared.errors import Forbidden, NotFound, Retryable
@@ -42,15 +43,20 @@ async def _reader(
     caller: Caller,
     session: SessionId,
     connection: Annotated[str, Query(description="the web connection, for a signed-in contact")] = "",
+    thread: Annotated[str, Query(description="the contact's thread, as in POST /v1/sessions")] = "main",
 ) -> Reader:
-    """A dependency, because a stream has its status before its generator begins."""
+    """A dependency, because a stream has its status before its generator begins.
+
+    A contact may wait for the first event of a thread that has no message yet: that it is theirs, its id says.
+    """
     if caller.role == "invoker":
         raise Forbidden(f"API key {caller.id}: reading events needs the role operator")
-    tenant = caller.tenant or (await parts().published.connection(connection)).tenant
+    web = await parts().published.connection(connection) if connection or not caller.tenant else None
+    tenant = caller.tenant or (web.tenant if web is not None else "")
     key = SessionKey(tenant, session)
-    found = await load_session(key)
-    if found.viewer and found.viewer == caller.id:
-        return Reader(key=key, audience="contact", view=contact_view(tenant, found.viewer, session))
+    if web is not None and web_session(web, caller.id, thread) == key:
+        return Reader(key=key, audience="contact", view=contact_view(tenant, caller.id, session))
+    await load_session(key)
     if caller.role != "operator":
         raise NotFound(f"session: there is none with id {session}")
     return Reader(key=key, audience="operator", view=console_view(key))

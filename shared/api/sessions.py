@@ -37,7 +37,7 @@ class SessionSummary:
     """`idle`, `running` or `waiting`."""
     runs: int
     inbox: int
-    """Messages and decisions that no run has taken yet."""
+    """Messages and verdicts that no run has taken yet."""
     usage: Usage
     sequence: int
     """Number of its last event."""

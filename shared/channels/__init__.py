@@ -36,5 +36,5 @@ class Channel(Protocol):
         """Answer the tap `delivery.tap` and replace the message `delivery.replaces` by its text, without buttons.
 
         Either may be empty: then that half is left out. Safe to repeat, except that a channel which cannot edit
-        sends the text instead. Raises `SendError`; the decision stands whether or not this succeeds.
+        sends the text instead. Raises `SendError`; the verdict stands whether or not this succeeds.
         """

@@ -32,7 +32,7 @@ def read(shape: type[Payload], body: bytes, what: str) -> Payload:
     raise problem  # outside the handler: pydantic's error, with the input in it, must not hang on ours
 
 
-def decided(data: str) -> tuple[str, bool] | None:
+def judged(data: str) -> tuple[str, bool] | None:
     """Which approval a button's data answers and whether it approves; None for any other button."""
     tap = _TAP.fullmatch(data)
     return (tap[1], tap[2] == "y") if tap is not None else None

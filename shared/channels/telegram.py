@@ -15,7 +15,7 @@ from html import unescape
 from typing import TYPE_CHECKING, Any
 
 from shared.channels.posting import ConnectionTokens, post, unclear
-from shared.channels.reading import decided, read
+from shared.channels.reading import judged, read
 from shared.channels.split import units
 from shared.channels.telegram_html import render
 from shared.domain import Connection, Contact, Delivery, Entry, JsonObject, digest
@@ -51,7 +51,7 @@ def parse(body: bytes, connection: Connection, received_at: datetime) -> Entry |
     """What the update puts into the inbox; None for one that is none of an agent's business.
 
     A message's text, or its caption; what came with or instead of text and is not read is named in brackets, such as
-    `[voice message, not read]`. A tap on `a:<token>:y` or `a:<token>:n` is a decision. Edits, service messages,
+    `[voice message, not read]`. A tap on `a:<token>:y` or `a:<token>:n` is a verdict. Edits, service messages,
     channel posts, messages of bots and taps of other buttons are None. Raises `BadRequest` when the body is not JSON
     and `Unreadable` when it is, but not an update.
     """
@@ -59,7 +59,7 @@ def parse(body: bytes, connection: Connection, received_at: datetime) -> Entry |
 
     update = read(Update, body, "a Telegram update")
     if update.callback_query is not None:
-        return _decision(update.update_id, update.callback_query, connection, received_at)
+        return _verdict(update.update_id, update.callback_query, connection, received_at)
     if update.message is not None:
         return _message(update.update_id, update.message, connection, received_at)
     return None
@@ -82,20 +82,20 @@ def _message(update_id: int, message: Message, connection: Connection, received_
     )
 
 
-def _decision(update_id: int, query: CallbackQuery, connection: Connection, received_at: datetime) -> Entry | None:
-    decision = decided(query.data)
-    if decision is None or query.message is None:
+def _verdict(update_id: int, query: CallbackQuery, connection: Connection, received_at: datetime) -> Entry | None:
+    verdict = judged(query.data)
+    if verdict is None or query.message is None:
         return None
     return Entry(
         id=digest(connection.id, str(update_id)),
-        kind="decision",
+        kind="verdict",
         connection=connection.id,
         conversation=query.message.conversation,
         order=update_id,
         received_at=received_at,
         contact=_contact(query.sender),
-        token=decision[0],
-        approved=decision[1],
+        token=verdict[0],
+        approved=verdict[1],
         tap=query.id,
     )
 

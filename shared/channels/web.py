@@ -76,7 +76,7 @@ def verdict_entry(judged: Judged, connection: Connection, user: str, now: dateti
     """The inbox entry of a verdict; whether this user may decide is for the session to say."""
     return Entry(
         id=digest(connection.id, user, judged.wait, str(judged.approved)),
-        kind="decision",
+        kind="verdict",
         connection=connection.id,
         conversation=f"{user}/{judged.thread}",
         order=0,

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from shared.channels.posting import ConnectionTokens, post, unclear
-from shared.channels.reading import decided, read
+from shared.channels.reading import judged, read
 from shared.channels.split import units
 from shared.channels.whatsapp_text import render
 from shared.domain import (
@@ -152,7 +152,7 @@ def entries(change: Change, connection: Connection, received_at: datetime) -> li
     """What the messages put into inboxes; fewer than messages, as some are none of an agent's business.
 
     A text, a caption, the title of a chosen reply; what is not read is named in brackets, such as `[image, not
-    read]`. A tap on `a:<token>:y` or `a:<token>:n` is a decision. Reactions, edits, system messages and what WhatsApp
+    read]`. A tap on `a:<token>:y` or `a:<token>:n` is a verdict. Reactions, edits, system messages and what WhatsApp
     itself does not support are left out.
     """
     made = (
@@ -168,22 +168,22 @@ def _entry(
 ) -> Entry | None:
     person = people.get(message.sender_user_id or message.sender)
     who = message.sender_user_id or (person.user_id if person else "") or message.sender
-    decision = decided(message.reply.id) if message.reply is not None else None
-    if decision is None and not message.content:
+    verdict = judged(message.reply.id) if message.reply is not None else None
+    if verdict is None and not message.content:
         return None
-    token, approved = decision or ("", False)
+    token, approved = verdict or ("", False)
     return Entry(
         id=digest(connection.id, message.id),
-        kind="message" if decision is None else "decision",
+        kind="message" if verdict is None else "verdict",
         connection=connection.id,
         conversation=who,
         order=int(message.timestamp),
         received_at=received_at,
         contact=Contact(id=who, name=person.name if person else ""),
-        text=message.content if decision is None else "",
+        text=message.content if verdict is None else "",
         token=token,
         approved=approved,
-        tap="" if decision is None else message.id,
+        tap="" if verdict is None else message.id,
         provider_id=message.id,
         seen_for=SEEN_FOR,
     )

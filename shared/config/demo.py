@@ -75,8 +75,8 @@ def _shop(model: str) -> AgentDraft:
         models=(model,),
         tools=("lookup_order", "refund_order"),
         rules=(
-            Rule(tool="refund_order", verdict="ask", approvers=("contact",), reason="money is paid back"),
-            Rule(tool="*", verdict="allow"),
+            Rule(tool="refund_order", decision="ask", approvers=("contact",), reason="money is paid back"),
+            Rule(tool="*", decision="allow"),
         ),
     )
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
-from shared.domain import Budget, ChannelName, Effect, JsonObject, Rule, Texts, ToolSpec, Verdict
+from shared.domain import Budget, ChannelName, Decision, Effect, JsonObject, Rule, Texts, ToolSpec
 from shared.errors import BadRequest
 
 
@@ -106,8 +106,8 @@ def check_connection(connection: ConnectionDraft) -> None:
 
 def _check_rule(where: str, rule: Rule, tools: tuple[str, ...]) -> None:
     _require(rule.tool == "*" or rule.tool in tools, f"{where}.tool is {rule.tool!r}: name a tool of the agent, or *")
-    _one_of(f"{where}.verdict", rule.verdict, Verdict)
-    if rule.verdict == "ask":
+    _one_of(f"{where}.decision", rule.decision, Decision)
+    if rule.decision == "ask":
         _require(rule.approvers, f"{where}.approvers is empty: name who may decide, such as contact")
 
 

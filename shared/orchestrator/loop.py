@@ -72,12 +72,12 @@ async def _refusal(running: Running, call: ToolCall, key: str) -> JsonObject | N
     if (written := malformed(call)) is not None:
         return {"error": "the arguments are not a JSON object; write them again", "written": written}
     rule = policy.decide(running.plan, call)
-    if rule.verdict == "deny":
+    if rule.decision == "deny":
         return {"denied": True, "reason": rule.reason or "not allowed"}
-    if rule.verdict == "ask":
-        decision = await running.approval(key, call, rule)
-        if not decision.approved:
-            return {"denied": True, "reason": f"not approved by {decision.by}"}
+    if rule.decision == "ask":
+        verdict = await running.approval(key, call, rule)
+        if not verdict.approved:
+            return {"denied": True, "reason": f"not approved by {verdict.by}"}
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.domain import Budget, ExecutionPlan, Rule, ToolCall, Usage
 from shared.errors import BudgetSpent
 
-ALLOWED = Rule(tool="*", verdict="allow")
+ALLOWED = Rule(tool="*", decision="allow")
 
 
 def decide(plan: ExecutionPlan, call: ToolCall) -> Rule:
@@ -14,7 +14,7 @@ def decide(plan: ExecutionPlan, call: ToolCall) -> Rule:
     A tool that the plan does not have is denied, whatever the rules say.
     """
     if plan.tool(call.name) is None:
-        return Rule(tool=call.name, verdict="deny", reason=f"this agent has no tool {call.name!r}")
+        return Rule(tool=call.name, decision="deny", reason=f"this agent has no tool {call.name!r}")
     return next((rule for rule in plan.rules if rule.tool in (call.name, "*")), ALLOWED)
 
 

@@ -1,4 +1,4 @@
-"""The decision that a callback brings, as an inbox entry."""
+"""The verdict that a callback brings, as an inbox entry."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from shared.sessions.document import SERVICE, read
 from shared.store import SessionStore
 
 
-async def decision(store: SessionStore, key: SessionKey, wait: str, *, approved: bool, now: datetime) -> Entry:
-    """The entry that decides on this wait. One read; the caller has verified the token.
+async def verdict(store: SessionStore, key: SessionKey, wait: str, *, approved: bool, now: datetime) -> Entry:
+    """The entry with the verdict on this wait. One read; the caller has verified the token.
 
-    Raises `Gone` when the wait is over. Two decisions at once are both entered: the earlier one counts.
+    Raises `Gone` when the wait is over. Two verdicts at once are both entered: the earlier one counts.
     """
     stored = await store.load(key)
     session = read(key, stored) if stored is not None else None
@@ -24,7 +24,7 @@ async def decision(store: SessionStore, key: SessionKey, wait: str, *, approved:
         raise Gone(f"token: this approval expired at {current.until.isoformat()}")
     return Entry(
         id=digest("callback", wait, str(approved)),
-        kind="decision",
+        kind="verdict",
         connection=session.connection,
         conversation=session.conversation,
         order=0,

@@ -71,12 +71,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What a suspended run needs before it can go on: the decision of an approval."""
+    """What a suspended run needs before it can go on: the verdict on an approval."""
 
     id: str
     """Stands in the buttons and in the signed callback token."""
     step: str
-    """Key of the step that the decision completes."""
+    """Key of the step that the verdict completes."""
     call: ToolCall
     approvers: tuple[str, ...]
     until: datetime
@@ -216,4 +216,4 @@ def message_of(entry: Entry, sequence: int) -> Message:
 
 
 SERVICE = Contact(id="service", name="callback")
-"""Who decides when the decision came by a signed callback rather than by a person's tap."""
+"""Who decides when the verdict came by a signed callback rather than by a person's tap."""

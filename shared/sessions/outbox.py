@@ -50,7 +50,7 @@ async def _send(actor: Actor, channel: Channel, connection: Connection, clock: C
             return replace(delivery, status="sent", provider_id=provider_id)
         except NotSent as error:
             if attempt == ATTEMPTS or error.retry_after > LONGEST_SLEEP:
-                if settles:  # the decision stands without it: the run must not wait for it
+                if settles:  # the verdict stands without it: the run must not wait for it
                     return replace(delivery, status="refused", reason=str(error))
                 raise Retryable(f"delivery {delivery.id}: {error}") from error
             await clock.sleep(error.retry_after)

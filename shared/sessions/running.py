@@ -29,7 +29,7 @@ from shared.sessions.actor import Actor
 from shared.sessions.document import Run, Step, Wait
 from shared.sessions.partial import Growing, growing
 from shared.sessions.transcript import transcript
-from shared.sessions.transitions import Decision, record, suspend
+from shared.sessions.transitions import Verdict, record, suspend
 
 Result = TypeVar("Result")
 
@@ -108,14 +108,14 @@ class Running:
         """Where the text of a model call is shown while it grows; None when nobody watches."""
         return growing(self._actor, self._clock, step, self.run.attempt)
 
-    async def approval(self, key: str, call: ToolCall, rule: Rule) -> Decision:
-        """How a person decided on this call; suspends the run until then, by raising `Suspended`.
+    async def approval(self, key: str, call: ToolCall, rule: Rule) -> Verdict:
+        """The verdict on this call; suspends the run until then, by raising `Suspended`.
 
         Nothing decided within the plan's `approval_seconds` counts as denied, by `deadline`.
         """
         found = self._find(key)
         if found is not None and found.result is not None:
-            return decode(Decision, found.result)
+            return decode(Verdict, found.result)
         wait = Wait(
             id=self._clock.new_id(),
             step=key,

@@ -26,7 +26,7 @@ class Work(Enum):
 
     NOTHING = "nothing"
     WAITING = "waiting"
-    """For a decision or its deadline; nobody needs to hold it."""
+    """For a verdict or its deadline; nobody needs to hold it."""
     HELD = "held"
     """By a live lease; its holder will see the inbox at its next commit. Also for the holder's own wake while a step
     that must not be repeated may still be running."""
@@ -54,8 +54,8 @@ def work(session: Session, *, wake: str, now: datetime) -> Work:
         return Work.READY if any(entry.kind != "watch" for entry in session.inbox.values()) else Work.NOTHING
     if session.run.wait is None or session.run.wait.until <= now:
         return Work.READY
-    decisions = any(entry.kind == "decision" for entry in session.inbox.values())
-    return Work.READY if decisions else Work.WAITING
+    verdicts = any(entry.kind == "verdict" for entry in session.inbox.values())
+    return Work.READY if verdicts else Work.WAITING
 
 
 def _once_is_open(session: Session) -> bool:
@@ -72,7 +72,7 @@ def due(session: Session, now: datetime) -> datetime | None:
 
 
 def claim(session: Session, who: Claimant, plan: str) -> Session:
-    """The session with this claimant's lease, decisions applied, and a run where there is a message for one.
+    """The session with this claimant's lease, verdicts applied, and a run where there is a message for one.
 
     `plan` is what a new run gets; a run that exists keeps its own. The caller has found it `READY`.
     """
@@ -86,8 +86,8 @@ def claim(session: Session, who: Claimant, plan: str) -> Session:
 
 
 def take(session: Session, now: datetime, plan: str) -> Session:
-    """The session with its inbox looked at: decisions applied and, if no run is active, a new one for the messages."""
-    session = decide(session, now)
+    """The session with its inbox looked at: verdicts applied and, if no run is active, a new one for the messages."""
+    session = judge(session, now)
     return start(session, now, plan) if session.run is None else session
 
 
@@ -135,22 +135,22 @@ def drop_seen(session: Session) -> Mapping[str, Entry]:
     return {entry_id: entry for entry_id, entry in session.inbox.items() if entry_id not in seen}
 
 
-def decide(session: Session, now: datetime) -> Session:
-    """Apply the decisions in the inbox, first come first: one that fits ends the wait, every other tap is answered."""
+def judge(session: Session, now: datetime) -> Session:
+    """Apply the verdicts in the inbox, first come first: one that fits ends the wait, every other tap is answered."""
     session = replace(session, inbox=drop_seen(session))
-    decisions = sorted(
-        (entry for entry in session.inbox.values() if entry.kind == "decision"),
+    verdicts = sorted(
+        (entry for entry in session.inbox.values() if entry.kind == "verdict"),
         key=lambda entry: (entry.received_at, entry.order),
     )
-    for entry in decisions:
-        session = _decision(session, entry, now)
+    for entry in verdicts:
+        session = _verdict(session, entry, now)
     wait = session.run.wait if session.run is not None else None
     if wait is not None and wait.until <= now:
         session = _end_wait(session, wait, approved=False, by="deadline", now=now, tap="")
     return session
 
 
-def _decision(session: Session, entry: Entry, now: datetime) -> Session:
+def _verdict(session: Session, entry: Entry, now: datetime) -> Session:
     session = replace(session, inbox={key: value for key, value in session.inbox.items() if key != entry.id})
     if entry.tap:  # a tap that the channel brings again must not be answered that it came too late
         known = Seen(id=entry.id, run=session.runs, at=now, seen_for=entry.seen_for)
@@ -159,14 +159,14 @@ def _decision(session: Session, entry: Entry, now: datetime) -> Session:
     wait = run.wait if run is not None else None
     if run is None or wait is None or wait.id != entry.token or wait.until <= entry.received_at:
         return _answer_tap(session, entry, "This was already decided, or its time is over.")
-    if not _may_decide(entry, wait, run):
+    if not _may_judge(entry, wait, run):
         return _answer_tap(session, entry, "You may not decide this.")
     return _end_wait(
         session, wait, approved=entry.approved, by=entry.contact.name or entry.contact.id, now=now, tap=entry.tap
     )
 
 
-def _may_decide(entry: Entry, wait: Wait, run: Run) -> bool:
+def _may_judge(entry: Entry, wait: Wait, run: Run) -> bool:
     """A callback has proved itself by its token; a tap counts only from somebody that the rule names."""
     if entry.contact == SERVICE:
         return True
@@ -181,12 +181,12 @@ def _answer_tap(session: Session, entry: Entry, text: str) -> Session:
 
 
 def _end_wait(session: Session, wait: Wait, *, approved: bool, by: str, now: datetime, tap: str) -> Session:
-    verdict = "Approved" if approved else "Denied"
+    word = "Approved" if approved else "Denied"
     step = Step(
         key=wait.step,
         kind="approval",
         name=wait.call.name,
-        result=encode(Decision(approved=approved, by=by)).decode(),
+        result=encode(Verdict(approved=approved, by=by)).decode(),
         attempt=_run(session).attempt,
         started_at=now,
         ended_at=now,
@@ -195,7 +195,7 @@ def _end_wait(session: Session, wait: Wait, *, approved: bool, by: str, now: dat
     run = replace(_run(session), wait=None, waits=(*_run(session).waits, wait))
     settled = Delivery(
         id=f"{run.number}/{wait.step}/settled",
-        text=f"{verdict} ({wait.call.name}), by {by}.",
+        text=f"{word} ({wait.call.name}), by {by}.",
         replaces=wait.provider_id,
         tap=tap,
     )
@@ -204,7 +204,7 @@ def _end_wait(session: Session, wait: Wait, *, approved: bool, by: str, now: dat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Verdict:
     """How an approval ended; stored as the result of its step."""
 
     approved: bool

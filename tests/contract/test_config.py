@@ -36,7 +36,7 @@ async def test_an_agent_is_published_with_its_own_api_connection(
     repository: ConfigRepository, documents: FakeDocuments
 ) -> None:
     await repository.put_tool("demo", LOOKUP)
-    rule = Rule(tool="lookup", verdict="ask", approvers=("contact",))
+    rule = Rule(tool="lookup", decision="ask", approvers=("contact",))
     draft = AgentDraft(
         id="shop",
         name="The shop",
@@ -310,7 +310,7 @@ async def test_the_demo_is_ready_to_answer(
     assert box.open(connection.secrets["token"], bound_to="demo/demo-telegram/token") == "1:t"
     plan = plan_of(documents, "demo-telegram")
     assert {(tool.name, tool.effect) for tool in plan.tools} == {("lookup_order", "pure"), ("refund_order", "once")}
-    assert [(rule.tool, rule.verdict) for rule in plan.rules] == [("refund_order", "ask"), ("*", "allow")]
+    assert [(rule.tool, rule.decision) for rule in plan.rules] == [("refund_order", "ask"), ("*", "allow")]
 
 
 async def test_seeding_again_makes_a_version_only_for_another_model_and_keeps_what_was_edited(

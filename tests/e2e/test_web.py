@@ -68,14 +68,24 @@ def embedded(tmp_path: Path, model: ModelServer) -> Iterator[Embedded]:
 
 
 @pytest.fixture(scope="module")
+def auth() -> Iterator[AuthEmulator]:
+    emulator = started(AuthEmulator(new_project()))
+    yield emulator
+    emulator.stop()
+
+
+@pytest.fixture(scope="module")
 def firebase(
-    tmp_path_factory: pytest.TempPathFactory, firestore_host: str, pubsub_host: str, postgres: engines.Postgres
+    tmp_path_factory: pytest.TempPathFactory,
+    firestore_host: str,
+    pubsub_host: str,
+    postgres: engines.Postgres,
+    auth: AuthEmulator,
 ) -> Iterator[tuple[Cloud, str]]:
     """The functions on the emulators with the rules in force, and the address at which the page is served."""
-    hosting, auth = Hosting(), started(AuthEmulator(new_project()))
-    with auth, served(hosting.app) as origin, pytest.MonkeyPatch.context() as environment:
+    hosting, project = Hosting(), auth.project
+    with served(hosting.app) as origin, pytest.MonkeyPatch.context() as environment:
         environment.setenv("FIRESTORE_EMULATOR_HOST", firestore_host)
-        project = auth.project
         configuration = {
             "apiKey": "of-the-test",
             "authDomain": "",

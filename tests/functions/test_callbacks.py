@@ -34,7 +34,7 @@ async def test_a_denial_is_told_to_the_model_and_nothing_is_paid(stack: Stack) -
     assert stack.refunded == []
 
 
-async def test_two_decisions_at_once_pay_once(stack: Stack) -> None:
+async def test_two_verdicts_at_once_pay_once(stack: Stack) -> None:
     _, path = await stack.waiting()
     first = await stack.http.post(path, json={"approved": True})
     second = await stack.http.post(path, json={"approved": True})
@@ -44,7 +44,7 @@ async def test_two_decisions_at_once_pay_once(stack: Stack) -> None:
     assert len(stack.refunded) == 1
 
 
-async def test_a_second_decision_after_the_first_is_gone(stack: Stack) -> None:
+async def test_a_second_verdict_after_the_first_is_gone(stack: Stack) -> None:
     _, path = await stack.waiting()
     await stack.http.post(path, json={"approved": True})
     await stack.idle()
@@ -53,7 +53,7 @@ async def test_a_second_decision_after_the_first_is_gone(stack: Stack) -> None:
     assert len(stack.refunded) == 1
 
 
-async def test_a_decision_after_the_deadline_is_gone(stack: Stack) -> None:
+async def test_a_verdict_after_the_deadline_is_gone(stack: Stack) -> None:
     _, path = await stack.waiting()
     stack.clock.advance(DAY)
 
@@ -134,7 +134,7 @@ async def test_a_body_that_is_too_large_is_refused(stack: Stack) -> None:
     assert is_problem(await stack.http.post(path, content=b" " * (1 << 16) + b"{}"), 413)
 
 
-async def test_a_decision_that_the_store_does_not_take_shall_be_sent_again(
+async def test_a_verdict_that_the_store_does_not_take_shall_be_sent_again(
     stack: Stack, request: pytest.FixtureRequest
 ) -> None:
     session, path = await stack.waiting()

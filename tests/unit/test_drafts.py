@@ -23,7 +23,7 @@ CONNECTION = ConnectionDraft(id="bot", channel="telegram", agent="shop", api_roo
 
 
 def test_good_drafts_pass() -> None:
-    check_agent(replace(AGENT, rules=(Rule(tool="t", verdict="deny"), Rule(tool="*", verdict="allow"))))
+    check_agent(replace(AGENT, rules=(Rule(tool="t", decision="deny"), Rule(tool="*", decision="allow"))))
     check_tool(TOOL)
     check_connection(CONNECTION)
     check_connection(replace(CONNECTION, channel="whatsapp", app="meta", number="106540352242922"))
@@ -41,9 +41,12 @@ def test_good_drafts_pass() -> None:
         ({"models": ()}, "models is empty"),
         ({"models": ("",)}, "models: one has an empty name"),
         ({"tools": ("t", "t")}, "tools: a name stands there twice"),
-        ({"rules": (Rule(tool="*", verdict="allow"), Rule(tool="typo", verdict="deny"))}, r"rules\[1\].tool is 'typo'"),
-        ({"rules": (Rule(tool="t", verdict="maybe"),)}, r"rules\[0\].verdict is 'maybe': use one of allow, deny, ask"),  # type: ignore[arg-type]  # untyped input
-        ({"rules": (Rule(tool="t", verdict="ask"),)}, r"rules\[0\].approvers is empty"),
+        (
+            {"rules": (Rule(tool="*", decision="allow"), Rule(tool="typo", decision="deny"))},
+            r"rules\[1\].tool is 'typo'",
+        ),
+        ({"rules": (Rule(tool="t", decision="may"),)}, r"rules\[0\].decision is 'may': use one of allow, deny, ask"),  # type: ignore[arg-type]  # untyped input
+        ({"rules": (Rule(tool="t", decision="ask"),)}, r"rules\[0\].approvers is empty"),
         ({"budget": Budget(model_calls=0)}, "budget.model_calls is 0"),
         ({"texts": Texts(failed="")}, "texts.failed is empty"),
     ],

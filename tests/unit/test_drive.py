@@ -130,7 +130,7 @@ async def test_a_session_that_does_not_exist_is_nothing_to_do(play: Play) -> Non
 
 async def test_a_tool_that_the_policy_denies_is_not_used(play: Play) -> None:
     stage = play(calls("lookup_order", "unheard_of"), says("I may not"))
-    stage.publish(replace(PLAN, rules=(Rule(tool="lookup_order", verdict="deny", reason="closed today"),)))
+    stage.publish(replace(PLAN, rules=(Rule(tool="lookup_order", decision="deny", reason="closed today"),)))
     await stage.say("Hi")
     await stage.pump()
     assert stage.used == []

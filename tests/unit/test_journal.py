@@ -15,7 +15,7 @@ from tests.stage import ORDER_1042, PACE, PLAN, Crash, PointedStore, Stage, mess
 
 UNKNOWN: JsonObject = {"error": "unknown"}
 CALL = ToolCall(id="c", name="refund_order", arguments=ORDER_1042)
-ASK = Rule(tool="refund_order", verdict="ask", approvers=("7",))
+ASK = Rule(tool="refund_order", decision="ask", approvers=("7",))
 
 
 @pytest.fixture

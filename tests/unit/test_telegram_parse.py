@@ -115,12 +115,12 @@ def test_a_caption_is_read_and_what_it_stands_under_is_named() -> None:
 
 
 @pytest.mark.parametrize(("data", "approved"), [("a:0123abcd:y", True), ("a:0123abcd:n", False)])
-def test_a_tap_on_an_approval_becomes_its_decision(data: str, approved: bool) -> None:  # noqa: FBT001 a parameter set
+def test_a_tap_on_an_approval_becomes_its_verdict(data: str, approved: bool) -> None:  # noqa: FBT001 a parameter set
     found = tap(data)
 
     assert found == Entry(
         id=digest("shop-bot", "900100"),
-        kind="decision",
+        kind="verdict",
         connection="shop-bot",
         conversation="77",
         order=900_100,

@@ -22,12 +22,12 @@ from shared.sessions.document import (
 from shared.sessions.transcript import transcript, trim
 from shared.sessions.transitions import (
     Claimant,
-    Decision,
+    Verdict,
     Work,
     claim,
-    decide,
     due,
     finish,
+    judge,
     mark,
     record,
     release,
@@ -38,7 +38,7 @@ from shared.sessions.transitions import (
 )
 from shared.store import Stored
 from tests.clock import NOON
-from tests.stage import ANA, BEN, decision, message
+from tests.stage import ANA, BEN, message, verdict
 
 LATER = NOON + timedelta(seconds=30)
 CALL = ToolCall(id="c", name="refund_order", arguments={"order_id": "1042"})
@@ -64,7 +64,7 @@ def running(*inputs: Entry, **changes: object) -> Session:
 
 
 def waiting(*entries: Entry, provider_id: str = "m1", wait: Wait = WAIT, inputs: tuple[Entry, ...] = ()) -> Session:
-    """A session that waits for the decision `wait`, whose question was sent, with entries in its inbox."""
+    """A session that waits for the approval `wait`, whose question was sent, with entries in its inbox."""
     asked = mark(suspend(running(*inputs), wait, PROMPT), replace(PROMPT, status="sent", provider_id=provider_id))
     return replace(asked, inbox={entry.id: entry for entry in entries})
 
@@ -74,9 +74,9 @@ def run_of(session: Session) -> Run:
     return session.run
 
 
-def decided(session: Session) -> Decision | None:
+def verdict_of(session: Session) -> Verdict | None:
     step = next((step for step in run_of(session).steps if step.key == WAIT.step), None)
-    return decode(Decision, step.result) if step is not None and step.result is not None else None
+    return decode(Verdict, step.result) if step is not None and step.result is not None else None
 
 
 def step(key: str, result: str | None = None, attempt: int = 1) -> Step:
@@ -168,9 +168,9 @@ def test_attempts_that_record_nothing_are_counted(before: Session, stalls: int) 
     ],
 )
 def test_only_whom_the_rule_names_decides(approvers: tuple[str, ...], by: Contact, counts: bool) -> None:  # noqa: FBT001 a table
-    tap = decision(9, "w1", approved=True, by=by)
-    after = decide(waiting(tap, wait=replace(WAIT, approvers=approvers)), NOON)
-    assert decided(after) == (Decision(approved=True, by=by.name) if counts else None)
+    tap = verdict(9, "w1", approved=True, by=by)
+    after = judge(waiting(tap, wait=replace(WAIT, approvers=approvers)), NOON)
+    assert verdict_of(after) == (Verdict(approved=True, by=by.name) if counts else None)
     assert (run_of(after).wait is None) == counts
     assert not after.inbox
     said = f"Approved (refund_order), by {by.name}." if counts else "You may not decide this."
@@ -179,15 +179,15 @@ def test_only_whom_the_rule_names_decides(approvers: tuple[str, ...], by: Contac
 
 def test_everybody_who_wrote_in_this_run_is_its_contact() -> None:
     both = (message(1), message(2, by=BEN))
-    after = decide(waiting(decision(9, "w1", approved=False, by=BEN), inputs=both), NOON)
-    assert decided(after) == Decision(approved=False, by="Ben")
+    after = judge(waiting(verdict(9, "w1", approved=False, by=BEN), inputs=both), NOON)
+    assert verdict_of(after) == Verdict(approved=False, by="Ben")
 
 
-def test_the_first_of_two_decisions_counts_and_the_other_is_answered() -> None:
-    yes = decision(9, "w1", approved=True, received_at=NOON + timedelta(seconds=1), tap="late")
-    no = decision(8, "w1", approved=False, received_at=NOON, tap="early")
-    after = decide(waiting(yes, no), LATER)
-    assert decided(after) == Decision(approved=False, by="Ana")
+def test_the_first_of_two_verdicts_counts_and_the_other_is_answered() -> None:
+    yes = verdict(9, "w1", approved=True, received_at=NOON + timedelta(seconds=1), tap="late")
+    no = verdict(8, "w1", approved=False, received_at=NOON, tap="early")
+    after = judge(waiting(yes, no), LATER)
+    assert verdict_of(after) == Verdict(approved=False, by="Ana")
     assert [(answer.tap, answer.text) for answer in after.outbox] == [
         ("early", "Denied (refund_order), by Ana."),
         ("late", "This was already decided, or its time is over."),
@@ -195,45 +195,45 @@ def test_the_first_of_two_decisions_counts_and_the_other_is_answered() -> None:
 
 
 def test_a_tap_that_the_channel_brings_again_is_answered_once() -> None:
-    tap = decision(9, "w1", approved=True)
-    after = decide(waiting(tap), NOON)
-    again = decide(replace(after, inbox={tap.id: tap}), LATER)
+    tap = verdict(9, "w1", approved=True)
+    after = judge(waiting(tap), NOON)
+    again = judge(replace(after, inbox={tap.id: tap}), LATER)
     assert len(after.outbox) == 1
     assert again == after
 
 
 @pytest.mark.parametrize("state", [waiting(), running(), session()], ids=["another wait", "no wait", "no run"])
-def test_a_decision_that_fits_nothing_is_answered_and_changes_nothing(state: Session) -> None:
-    stale = decision(9, "w0", approved=True)
-    after = decide(replace(state, inbox={stale.id: stale}), NOON)
+def test_a_verdict_that_fits_nothing_is_answered_and_changes_nothing(state: Session) -> None:
+    stale = verdict(9, "w0", approved=True)
+    after = judge(replace(state, inbox={stale.id: stale}), NOON)
     assert replace(after, outbox=(), seen=state.seen) == state
     assert [answer.text for answer in after.outbox] == ["This was already decided, or its time is over."]
-    silent = decision(9, "w0", approved=True, tap="")
-    assert decide(replace(state, inbox={silent.id: silent}), NOON) == state
+    silent = verdict(9, "w0", approved=True, tap="")
+    assert judge(replace(state, inbox={silent.id: silent}), NOON) == state
 
 
 def test_nothing_decided_by_the_deadline_is_denied() -> None:
-    assert decide(waiting(), LATER - timedelta(seconds=1)) == waiting()
-    after = decide(waiting(), LATER)
-    assert decided(after) == Decision(approved=False, by="deadline")
+    assert judge(waiting(), LATER - timedelta(seconds=1)) == waiting()
+    after = judge(waiting(), LATER)
+    assert verdict_of(after) == Verdict(approved=False, by="deadline")
     assert [(told.replaces, told.tap) for told in after.outbox] == [("m1", "")]
     assert run_of(after).waits[0].id == "w1"
 
 
-def test_a_decision_counts_by_when_it_came_not_by_when_it_is_read() -> None:
-    in_time = decision(9, "w1", approved=True, received_at=LATER - timedelta(seconds=1))
-    assert decided(decide(waiting(in_time), LATER + timedelta(hours=1))) == Decision(approved=True, by="Ana")
-    late = decision(9, "w1", approved=True, received_at=LATER)
-    after = decide(waiting(late), LATER)
-    assert decided(after) == Decision(approved=False, by="deadline")
+def test_a_verdict_counts_by_when_it_came_not_by_when_it_is_read() -> None:
+    in_time = verdict(9, "w1", approved=True, received_at=LATER - timedelta(seconds=1))
+    assert verdict_of(judge(waiting(in_time), LATER + timedelta(hours=1))) == Verdict(approved=True, by="Ana")
+    late = verdict(9, "w1", approved=True, received_at=LATER)
+    after = judge(waiting(late), LATER)
+    assert verdict_of(after) == Verdict(approved=False, by="deadline")
     assert after.outbox[0].text == "This was already decided, or its time is over."
 
 
-def test_a_question_that_was_not_sent_before_its_decision_is_never_sent() -> None:
-    by_callback = decision(0, "w1", approved=True, by=SERVICE, tap="")
+def test_a_question_that_was_not_sent_before_its_verdict_is_never_sent() -> None:
+    by_callback = verdict(0, "w1", approved=True, by=SERVICE, tap="")
     asked = suspend(running(), WAIT, PROMPT)
-    after = decide(replace(asked, inbox={by_callback.id: by_callback}), NOON)
-    assert decided(after) == Decision(approved=True, by="callback")
+    after = judge(replace(asked, inbox={by_callback.id: by_callback}), NOON)
+    assert verdict_of(after) == Verdict(approved=True, by="callback")
     assert after.outbox == ()
 
 
@@ -315,7 +315,7 @@ def test_the_context_stays_within_its_limit() -> None:
         (running(), NOON, Work.READY),
         (waiting(), NOON, Work.WAITING),
         (waiting(message(2)), NOON, Work.WAITING),
-        (waiting(decision(9, "w1", approved=True)), NOON, Work.READY),
+        (waiting(verdict(9, "w1", approved=True)), NOON, Work.READY),
         (waiting(), LATER, Work.READY),
         (replace(running(), lease=lease("other")), NOON, Work.HELD),
         (replace(running(), lease=lease("other")), LATER, Work.READY),
@@ -348,7 +348,7 @@ def test_when_the_tick_must_look(state: Session, expected: datetime | None) -> N
 
 
 def test_a_session_is_read_as_it_was_stored() -> None:
-    before = waiting(message(2), decision(9, "w1", approved=True))
+    before = waiting(message(2), verdict(9, "w1", approved=True))
     stored = Stored(state=state_bytes(before), inbox=inbox_bytes(before), version=1)
     assert read(before.key, stored) == before
 

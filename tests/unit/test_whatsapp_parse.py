@@ -178,7 +178,7 @@ def test_what_no_agent_answers_is_left_out_but_still_counted(fields: dict[str, A
         ({"type": "button", "button": {"text": "Yes", "payload": "a:t1:y"}}, True),
     ],
 )
-def test_a_tap_on_an_approval_becomes_its_decision_and_is_answered_by_quoting_it(
+def test_a_tap_on_an_approval_becomes_its_verdict_and_is_answered_by_quoting_it(
     content: dict[str, Any],
     approved: bool,  # noqa: FBT001 a parameter set
 ) -> None:
@@ -186,7 +186,7 @@ def test_a_tap_on_an_approval_becomes_its_decision_and_is_answered_by_quoting_it
 
     assert found is not None
     assert (found.kind, found.token, found.approved, found.tap, found.text) == (
-        "decision",
+        "verdict",
         "t1",
         approved,
         "wamid.1",

@@ -59,7 +59,7 @@ export async function open(
   const source: Source =
     config.firebase !== null
       ? (await import("./firestore")).followView(config.firebase, view, dispatch, refused)
-      : followEvents(`${addresses.api}/v1/sessions/${session}/events?${new URLSearchParams({ connection })}`, contact.credentials, dispatch, refused);
+      : followEvents(`${addresses.api}/v1/sessions/${session}/events?${new URLSearchParams(where)}`, contact.credentials, dispatch, refused);
   outbox.restore();
   changed(state);
 
