@@ -87,6 +87,10 @@ class Message:
     sent_at: datetime | None = None
     provider_id: str = ""
     """The channel's own id of a contact's message, where the channel wants to be told it again."""
+    posted_by: str = ""
+    """The API key that posted it; empty for what came by a channel of its own."""
+    callback_url: str = ""
+    """Where the result of the run that takes it is posted; empty for nowhere."""
     sequence: int = 0
     """Number of the event that shows it, within the session; 0 for what no event shows."""
     tool_calls: tuple[ToolCall, ...] = ()
@@ -275,6 +279,10 @@ class Entry:
     """How long the channel may bring it again."""
     viewer: str = ""
     """Web: the user whose view the session is shown in."""
+    posted_by: str = ""
+    """API: id of the key that posted it, which may ask what became of it."""
+    callback_url: str = ""
+    """API: where the result is posted; empty for nowhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +291,26 @@ class Button:
 
     label: str
     data: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run ended, for the caller of one of its messages who named an address."""
+
+    key: SessionKey
+    conversation: str
+    run: int
+    message: str
+    url: str
+    outcome: Outcome
+    reason: str = ""
+    text: str = ""
+    """The reply; empty while it lies in the outbox, where the delivery has it."""
+
+    @property
+    def id(self) -> str:
+        """Equal however often it is posted."""
+        return digest(self.key.tenant, self.key.session, str(self.run), self.message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +323,8 @@ class Delivery:
     buttons: tuple[Button, ...] = ()
     replaces: str = ""
     """The channel's id of an earlier message that this text takes the place of; empty for a new message."""
+    results: tuple[Result, ...] = ()
+    """Of a reply: which callers are told as well, at addresses of theirs."""
     tap: str = ""
     """The channel's id of the tap that this answers; with it or with `replaces` the channel settles, not sends."""
     status: DeliveryStatus = "pending"

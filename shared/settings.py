@@ -29,6 +29,8 @@ class Settings:
     """`RECADO_WAKE_TOPIC`: the Pub/Sub topic of wakes."""
     delivery_topic: str = "deliveries"
     """`RECADO_DELIVERY_TOPIC`: the Pub/Sub topic of receipts."""
+    result_topic: str = "results"
+    """`RECADO_RESULT_TOPIC`: the Pub/Sub topic of results for callers."""
     push_audience: str = ""
     """`RECADO_PUSH_AUDIENCE`: the `aud` that the push's OIDC token must have."""
     push_service_account: str = ""
@@ -75,6 +77,8 @@ class Settings:
     """`RECADO_WEB_CONNECTION`: the connection that the web client talks to."""
     lease_seconds: float = 30.0
     """`RECADO_LEASE_SECONDS`: how long a silent process keeps a session."""
+    retention_days: int = 90
+    """`RECADO_RETENTION_DAYS`: how long finished runs, failed receipts and unreadable updates are kept."""
 
     @property
     def config_url(self) -> str:
@@ -85,6 +89,11 @@ class Settings:
     def embedded(self) -> bool:
         """Whether sessions, wakes and published configuration stay in this process's folder."""
         return not self.project
+
+    @property
+    def development(self) -> bool:
+        """Whether this is a development machine: embedded, or on emulators."""
+        return self.embedded or bool(self.pubsub_emulator or self.firestore_emulator)
 
 
 _PROVIDERS = (
@@ -115,6 +124,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         database_url=environment.get("DATABASE_URL", ""),
         wake_topic=environment.get("RECADO_WAKE_TOPIC", defaults.wake_topic),
         delivery_topic=environment.get("RECADO_DELIVERY_TOPIC", defaults.delivery_topic),
+        result_topic=environment.get("RECADO_RESULT_TOPIC", defaults.result_topic),
         push_audience=environment.get("RECADO_PUSH_AUDIENCE", ""),
         push_service_account=environment.get("RECADO_PUSH_SERVICE_ACCOUNT", ""),
         push_issuer=environment.get("RECADO_PUSH_ISSUER", defaults.push_issuer),
@@ -136,6 +146,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         web_connection=environment.get("RECADO_WEB_CONNECTION", defaults.web_connection),
         slice_seconds=_number(environment, "RECADO_SLICE_SECONDS", int(defaults.slice_seconds), least=1, most=540),
         lease_seconds=_number(environment, "RECADO_LEASE_SECONDS", int(defaults.lease_seconds), least=2, most=600),
+        retention_days=_number(environment, "RECADO_RETENTION_DAYS", defaults.retention_days, least=2, most=3650),
     )
     _check(settings)
     return settings

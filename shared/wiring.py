@@ -83,9 +83,10 @@ class Parts:
     @cached_property
     def pace(self) -> Pace:
         """Embedded, one process is everything: a short lease and exact times make a restart quick."""
+        retention = self.settings.retention_days * 86_400.0
         if self.settings.embedded:
-            return Pace(lease=min(self.settings.lease_seconds, 5.0), due=1.0, partial=0.1)
-        return Pace(lease=self.settings.lease_seconds)
+            return Pace(lease=min(self.settings.lease_seconds, 5.0), due=1.0, partial=0.1, retention=retention)
+        return Pace(lease=self.settings.lease_seconds, retention=retention)
 
     @cached_property
     def store(self) -> SqliteStore | FirestoreStore:
@@ -93,7 +94,7 @@ class Parts:
         if self.settings.embedded:
             from shared.store.sqlite import SqliteStore
 
-            return SqliteStore(self.settings.home / "sessions.db")
+            return SqliteStore(self.settings.home / "sessions.db", clock=self.clock)
         from shared.store.firestore import FirestoreStore
 
         return FirestoreStore(self.settings.project)
@@ -216,7 +217,7 @@ class Parts:
         """Keep what a provider reports about a delivery; see `sessions.receipts`."""
         from shared.sessions.receipts import record
 
-        await record(self.store, receipt)
+        await record(self.store, receipt, self.pace.expiry(self.clock.now()))
 
     async def principal(self, authorization: str | None) -> Principal:
         """Who calls: an API key, or else whoever signed in to the web client. Raises `Unauthenticated`."""

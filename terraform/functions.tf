@@ -65,6 +65,7 @@ module "function" {
     RECADO_FIREBASE_CONFIG      = var.firebase_config
     RECADO_PUSH_AUDIENCE        = lookup(local.audiences, each.key, "")
     RECADO_PUSH_SERVICE_ACCOUNT = google_service_account.push.email
+    RECADO_RETENTION_DAYS       = tostring(var.retention_days)
     RECADO_WEB_CONNECTION       = var.web_connection
     RECADO_WEB_ORIGIN           = var.web_origin == "" ? "https://${var.project}.web.app" : var.web_origin
   }

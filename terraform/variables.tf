@@ -83,6 +83,17 @@ variable "repository" {
   default     = ""
 }
 
+variable "retention_days" {
+  description = "How long finished runs, failed receipts and unreadable updates are kept, 2 to 3650 days."
+  type        = number
+  default     = 90
+
+  validation {
+    condition     = var.retention_days >= 2 && var.retention_days <= 3650 && floor(var.retention_days) == var.retention_days
+    error_message = "retention_days must be a whole number from 2 to 3650."
+  }
+}
+
 variable "web_connection" {
   description = "The connection that the web page talks to."
   type        = string

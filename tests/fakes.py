@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import datetime
 
 from shared.clock import Clock
-from shared.domain import Connection, Delivery, Receipt, SessionKey, Wake
+from shared.domain import Connection, Delivery, Receipt, Result, SessionKey, Wake
 from shared.errors import BusDown, StoreDown
 
 
@@ -20,14 +21,16 @@ class FakeDocuments:
         """Paths asked of `get`, in order."""
         self.writes: list[str] = []
         """Paths given to `put` and `delete`, in order."""
+        self.expiries: dict[str, datetime | None] = {}
 
     async def get(self, path: str) -> bytes | None:
         self._check()
         self.reads.append(path)
         return self.bodies.get(path)
 
-    async def put(self, path: str, body: bytes) -> None:
+    async def put(self, path: str, body: bytes, expires_at: datetime | None = None) -> None:
         self._check()
+        self.expiries[path] = expires_at
         self.writes.append(path)
         self.bodies[path] = body
 
@@ -61,6 +64,7 @@ class FakeBus:
     def __init__(self, point: Point, clock: Clock) -> None:
         self.queue: list[Wake] = []
         self.receipts: list[Receipt] = []
+        self.results: list[Result] = []
         self.down = False
         self._point = point
         self._clock = clock
@@ -74,6 +78,12 @@ class FakeBus:
     async def receipt(self, receipt: Receipt) -> None:
         await self.check()
         self.receipts.append(receipt)
+
+    async def result(self, result: Result) -> None:
+        self._point("before result")
+        await self.check()
+        self.results.append(result)
+        self._point("after result")
 
     async def check(self) -> None:
         if self.down:

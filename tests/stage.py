@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from shared.codec import decode, encode, fingerprint
@@ -87,6 +88,9 @@ class PointedStore(SqliteStore):
     """The embedded store with a point before and after each call that drives a session."""
 
     faults: Faults
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, clock=FakeClock())
 
     async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime) -> None:
         self.faults.point("before append")

@@ -149,7 +149,7 @@ async def _accept(here: Parts, key: SessionKey, *entries: Entry) -> None:
 async def _keep_aside(here: Parts, tenant: str, body: bytes, reason: str) -> None:
     """Keep what cannot be taken where operators find it; the same again changes nothing."""
     name = digest(body.decode(errors="replace"))
-    await here.store.put(f"tenants/{tenant}/unreadable/{name}", body)
+    await here.store.put(f"tenants/{tenant}/unreadable/{name}", body, here.pace.expiry(here.clock.now()))
     logger.warning("update kept aside as unreadable", extra={"fields": {"name": name, "reason": reason}})
 
 

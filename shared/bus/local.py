@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from shared.bus.local_results import LocalResults
 from shared.clock import Clock
-from shared.domain import Receipt, SessionKey, Wake
+from shared.domain import Receipt, Result, SessionKey, Wake
 from shared.errors import BusDown, Retryable
 
 Handler = Callable[[Wake], Awaitable[None]]
@@ -26,7 +27,8 @@ _log = logging.getLogger(__name__)
 class LocalBus:
     """`Bus` that calls `handler`, as Pub/Sub's push would, from at most `sessions` tasks at once, one per session.
 
-    A receipt goes to `receipts` while its publisher waits: nothing else would make it durable.
+    A receipt goes to `receipts` while its publisher waits: nothing else would make it durable. A result is written
+    down by `results` first.
 
     A handler that raises `Retryable` gets the same wake again, id and all, after 0.2 s doubling to 10 s; after any
     other error, which is logged, the session is left to the tick. A wake that waits behind one in flight stands for
@@ -34,10 +36,16 @@ class LocalBus:
     """
 
     def __init__(
-        self, handler: Handler, clock: Clock, sessions: int = 64, receipts: ReceiptHandler | None = None
+        self,
+        handler: Handler,
+        clock: Clock,
+        sessions: int = 64,
+        receipts: ReceiptHandler | None = None,
+        results: LocalResults | None = None,
     ) -> None:
         self._handler = handler
         self._receipts = receipts
+        self._results = results
         self._clock = clock
         self._slots = asyncio.Semaphore(sessions)
         self._queued: dict[SessionKey, Wake] = {}
@@ -61,6 +69,12 @@ class LocalBus:
         except Retryable as error:
             raise BusDown(f"the receipt was not taken: {error}") from error
 
+    async def result(self, result: Result) -> None:
+        await self.check()
+        if self._results is None:
+            raise BusDown("nobody posts results here")
+        await self._results.put(result)
+
     async def check(self) -> None:
         if self._closed:
             raise BusDown("the bus is closed")
@@ -73,6 +87,8 @@ class LocalBus:
     async def aclose(self) -> None:
         """Take no more wakes and cancel what is in flight, as the end of the process would."""
         self._closed = True
+        if self._results is not None:
+            await self._results.aclose()
         self._queued.clear()
         tasks = list(self._tasks.values())
         for task in tasks:

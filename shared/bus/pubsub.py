@@ -1,4 +1,4 @@
-"""Wakes and receipts over Google Cloud Pub/Sub.
+"""Wakes, receipts and results over Google Cloud Pub/Sub.
 
 The generated publisher beneath google-cloud-pubsub's client: that one batches in a thread, loses what is not awaited
 and pauses an ordering key after a failure (googleapis/python-pubsub#513, #671); here a call is one publish.
@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shared.codec import encode
-from shared.domain import Receipt, SessionKey
+from shared.domain import Receipt, Result, SessionKey
 from shared.errors import BusDown
 
 if TYPE_CHECKING:
@@ -18,19 +18,27 @@ if TYPE_CHECKING:
 
 
 class PubSubBus:
-    """`Bus` that publishes to `projects/{project}/topics/{topic}` and `.../{delivery_topic}`, from one event loop.
+    """`Bus` that publishes to `projects/{project}/topics/{topic}`, and to two more topics, from one event loop.
 
     A wake has no data: its attributes are `tenant` and `session`, its ordering key is the session. A receipt is the
-    data of its message, in no order: what is recorded of it does not depend on one. `emulator` is `host:port`; empty,
+    data of its message, in no order: what is recorded of it does not depend on one. So is a result. `emulator` is `host:port`; empty,
     it is the real service with the default credentials. Nothing is opened before the first message.
     """
 
     limit_seconds = 6.0
     """How long `wake` tries before `BusDown`; the library's own default is 60 s."""
 
-    def __init__(self, project: str, topic: str, delivery_topic: str = "deliveries", emulator: str = "") -> None:
+    def __init__(
+        self,
+        project: str,
+        topic: str,
+        delivery_topic: str = "deliveries",
+        result_topic: str = "results",
+        emulator: str = "",
+    ) -> None:
         self._topic = f"projects/{project}/topics/{topic}"
         self._delivery_topic = f"projects/{project}/topics/{delivery_topic}"
+        self._result_topic = f"projects/{project}/topics/{result_topic}"
         self._emulator = emulator
 
     async def wake(self, key: SessionKey) -> None:
@@ -41,15 +49,21 @@ class PubSubBus:
         await self._call("publish", PublishRequest(topic=self._topic, messages=[message]))
 
     async def receipt(self, receipt: Receipt) -> None:
-        from google.pubsub_v1.types import PublishRequest, PubsubMessage
+        await self._publish(self._delivery_topic, receipt)
 
-        message = PubsubMessage(data=encode(receipt), attributes={"tenant": receipt.key.tenant})
-        await self._call("publish", PublishRequest(topic=self._delivery_topic, messages=[message]))
+    async def result(self, result: Result) -> None:
+        await self._publish(self._result_topic, result)
 
     async def check(self) -> None:
         from google.pubsub_v1.types import GetTopicRequest
 
         await self._call("get_topic", GetTopicRequest(topic=self._topic))
+
+    async def _publish(self, topic: str, value: Receipt | Result) -> None:
+        from google.pubsub_v1.types import PublishRequest, PubsubMessage
+
+        message = PubsubMessage(data=encode(value), attributes={"tenant": value.key.tenant})
+        await self._call("publish", PublishRequest(topic=topic, messages=[message]))
 
     async def _call(self, method: str, request: object) -> None:
         """One call of the publisher. Raises `BusDown` when it was not done within `limit_seconds`."""

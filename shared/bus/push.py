@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from pydantic import AliasChoices, Base64Bytes, BaseModel, Field, ValidationError
 
 from shared.codec import decode
-from shared.domain import Receipt, SessionKey, Wake
+from shared.domain import Receipt, Result, SessionKey, Wake
 from shared.errors import BadRequest
+
+Value = TypeVar("Value")
 
 
 class _Attributes(BaseModel):
@@ -42,10 +46,19 @@ def parse_push(body: bytes) -> Wake:
 
 def parse_receipt(body: bytes) -> Receipt:
     """The receipt in a push request's body. Raises `BadRequest` that names the first field that does not fit."""
+    return _data(Receipt, body, "a receipt")
+
+
+def parse_result(body: bytes) -> Result:
+    """The result in a push request's body. Raises `BadRequest` that names the first field that does not fit."""
+    return _data(Result, body, "a result")
+
+
+def _data(shape: type[Value], body: bytes, what: str) -> Value:
     try:
-        return decode(Receipt, _DataEnvelope.model_validate_json(body).message.data)
+        return decode(shape, _DataEnvelope.model_validate_json(body).message.data)
     except ValidationError as error:
-        raise _refusal(error, "a receipt") from None
+        raise _refusal(error, what) from None
 
 
 def _refusal(error: ValidationError, what: str) -> BadRequest:

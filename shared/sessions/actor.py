@@ -36,10 +36,16 @@ class Pace:
     """`due` is rounded up to multiples of this, so that its index entry is seldom rewritten."""
     partial: float = 1.0
     """Partial text is written at most this often (Firestore: about one write a second and document)."""
+    retention: float = 90 * 86_400.0
+    """How long a finished run is kept, and whatever else is kept aside."""
 
     def lease_end(self, now: datetime) -> datetime:
         """Until when a lease holds that is taken or extended now."""
         return now + timedelta(seconds=self.lease)
+
+    def expiry(self, now: datetime) -> datetime:
+        """Until when something is kept that is over now."""
+        return now + timedelta(seconds=self.retention)
 
     def due_at(self, instant: datetime) -> datetime:
         """That instant, rounded up."""
@@ -188,7 +194,7 @@ class Actor:
                 state=state_bytes(changed),
                 inbox=inbox_bytes(changed),
                 due=self.pace.due_at(due_at) if due_at is not None else None,
-                archive=_archived(changed),
+                archive=self._archived(changed, now),
                 documents=views(changed, watched=self._console(changed)),
             )
         except Conflict:
@@ -197,6 +203,12 @@ class Actor:
             self._stored = replace(changed, finished=None)
             if self.listener is not None:
                 self.listener.committed(changed)
+
+    def _archived(self, session: Session, now: datetime) -> Archived | None:
+        run = session.finished
+        if run is None:
+            return None
+        return Archived(number=run.number, body=encode(run), expires_at=self.pace.expiry(now))
 
     def _console(self, session: Session) -> bool:
         return session.watched_until is not None and session.watched_until > self._clock.now()
@@ -214,13 +226,6 @@ class Actor:
             for change in self._held:
                 shown = change(shown)
         self._shown = shown
-
-
-def _archived(session: Session) -> Archived | None:
-    run = session.finished
-    if run is None:
-        return None
-    return Archived(number=run.number, body=encode(run))
 
 
 def _same(session: Session) -> Session:

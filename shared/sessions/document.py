@@ -211,6 +211,8 @@ def message_of(entry: Entry, sequence: int) -> Message:
         contact=entry.contact,
         sent_at=entry.received_at,
         provider_id=entry.provider_id,
+        posted_by=entry.posted_by,
+        callback_url=entry.callback_url,
         sequence=sequence,
     )
 

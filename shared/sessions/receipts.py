@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from shared.codec import decode, encode
 from shared.domain import Receipt, digest
@@ -13,8 +14,8 @@ from shared.store import Documents
 logger = logging.getLogger(__name__)
 
 
-async def record(documents: Documents, receipt: Receipt) -> None:
-    """Log it and, when the delivery failed, keep it for the tenant's operators; again, it changes nothing.
+async def record(documents: Documents, receipt: Receipt, expires_at: datetime) -> None:
+    """Log it and, when the delivery failed, keep it for the tenant's operators until then; again, it changes nothing.
 
     The other statuses are not written: three of them for every reply would cost more than the run that made it, and
     nothing asks for them. Raises `StoreDown`.
@@ -24,7 +25,7 @@ async def record(documents: Documents, receipt: Receipt) -> None:
         if receipt.status != "failed":
             logger.info("delivery %s", receipt.status, extra={"fields": fields})
             return
-        await documents.put(_path(receipt), encode(receipt))
+        await documents.put(_path(receipt), encode(receipt), expires_at)
         logger.warning("delivery failed after it was taken", extra={"fields": fields})
 
 

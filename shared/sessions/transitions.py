@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from shared.codec import encode
-from shared.domain import CONTEXT_BYTES, Delivery, Entry, Outcome
+from shared.domain import CONTEXT_BYTES, Delivery, Entry, Outcome, Result
 from shared.sessions.document import SERVICE, Lease, Run, Seen, Session, Step, Wait, message_of
 from shared.sessions.transcript import transcript, trim
 
@@ -238,8 +238,23 @@ def suspend(session: Session, wait: Wait, prompt: Delivery) -> Session:
 def respond(session: Session, *, outcome: Outcome, reply: str, parts: tuple[str, ...], reason: str = "") -> Session:
     """The run has its reply, which lies in the outbox in as many parts as the channel needs."""
     run = _run(session)
+    results = tuple(
+        Result(
+            key=session.key,
+            conversation=session.conversation,
+            run=run.number,
+            message=message.id,
+            url=message.callback_url,
+            outcome=outcome,
+            reason=reason,
+        )
+        for message in run.inputs
+        if message.callback_url
+    )
+    parts = parts or ("",) * bool(results)  # who waits for a result is told, even when there is nothing to say
     replies = tuple(
-        Delivery(id=f"{run.number}/reply/{number}", text=part) for number, part in enumerate(parts, start=1)
+        Delivery(id=f"{run.number}/reply/{number}", text=part, results=results if number == len(parts) else ())
+        for number, part in enumerate(parts, start=1)
     )
     sequence = session.sequence + 1
     return replace(

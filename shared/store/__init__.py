@@ -35,6 +35,8 @@ class Archived:
 
     number: int
     body: bytes
+    expires_at: datetime | None = None
+    """As in `Documents.put`."""
 
 
 class SessionStore(Protocol):
@@ -116,8 +118,9 @@ class Documents(Protocol):
     async def get(self, path: str) -> bytes | None:
         """The document, or None."""
 
-    async def put(self, path: str, body: bytes) -> None:
-        """Write or replace it."""
+    async def put(self, path: str, body: bytes, expires_at: datetime | None = None) -> None:
+        """Write or replace it. It is removed some time after `expires_at`: Firestore says within a day, the embedded
+        store with the next such write; None keeps it for ever."""
 
     async def delete(self, path: str) -> None:
         """Remove it; nothing happens when it is not there."""

@@ -8,7 +8,8 @@ What a session's document holds, `tenants/{tenant}/sessions/{session}`:
     changed_at           of the last commit, so that a list in its order has only sessions that a run has claimed
     appended_at          of the last append: without it a repeated one would not change the version
 
-A finished run is `…/runs/{number}` with `number` and `body`. What is billed, failures and conflicts aside:
+A finished run is `…/runs/{number}` with `number` and `body`. What shall be removed has `expires_at`, the field of the
+TTL policies in firestore.indexes.json; each removal is billed as 1 delete. What else is billed, failures and conflicts aside:
 
     append            1 write                    run, get       1 read
     load              1 read                     runs, list     1 read a document, at least 1
@@ -98,9 +99,9 @@ class FirestoreStore:
             batch.update(session, fields | unset, option=self._client.write_option(last_update_time=version))
         if archive:
             run = session.collection("runs").document(str(archive.number))
-            batch.set(run, {"number": archive.number, "body": archive.body})
+            batch.set(run, {"number": archive.number, **_document(archive.body, archive.expires_at)})
         for path, body in (documents or {}).items():
-            batch.set(self._client.document(path), {"body": body})
+            batch.set(self._client.document(path), _document(body, None))
         with _answered("commit a session", writing=True):
             try:
                 results = await batch.commit(**self._limits)
@@ -155,9 +156,9 @@ class FirestoreStore:
             found = await self._client.document(path).get(**self._limits)
         return _body(found) if found.exists else None
 
-    async def put(self, path: str, body: bytes) -> None:
+    async def put(self, path: str, body: bytes, expires_at: datetime | None = None) -> None:
         with _answered("write a document", writing=True):
-            await self._client.document(path).set({"body": body}, **self._limits)
+            await self._client.document(path).set(_document(body, expires_at), **self._limits)
 
     async def delete(self, path: str) -> None:
         with _answered("delete a document"):
@@ -282,6 +283,10 @@ def _stored(fields: Mapping[str, Any], version: object) -> Stored:
 def _key(row: DocumentSnapshot[Any]) -> SessionKey:
     _, tenant, _, session = row.reference.path.split("/")
     return SessionKey(tenant, session)
+
+
+def _document(body: bytes, expires_at: datetime | None) -> dict[str, object]:
+    return {"body": body} if expires_at is None else {"body": body, "expires_at": expires_at}
 
 
 def _body(found: DocumentSnapshot[Any]) -> bytes:

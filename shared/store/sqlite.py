@@ -19,13 +19,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias, TypeVar
 
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.domain import SessionKey
 from shared.errors import Conflict, StoreDown
 from shared.settings import SettingsError
 from shared.store import SHARDS, Archived, SessionRow, Stored, shard
 
-SCHEMA = 1
+SCHEMA = 2
 """`PRAGMA user_version` of the files that this release writes."""
 
 LIMIT_SECONDS = 5.0
@@ -48,10 +48,14 @@ CREATE TABLE inbox (
     PRIMARY KEY (tenant, session, id)
 ) WITHOUT ROWID;
 CREATE TABLE runs (
-    tenant TEXT NOT NULL, session TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL,
+    tenant TEXT NOT NULL, session TEXT NOT NULL, number INTEGER NOT NULL, expires_at TEXT, body BLOB NOT NULL,
     PRIMARY KEY (tenant, session, number)
 );
-CREATE TABLE documents (collection TEXT NOT NULL, id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (collection, id));
+CREATE INDEX runs_expiring ON runs (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE documents (
+    collection TEXT NOT NULL, id TEXT NOT NULL, expires_at TEXT, body BLOB NOT NULL, PRIMARY KEY (collection, id)
+);
+CREATE INDEX documents_expiring ON documents (expires_at) WHERE expires_at IS NOT NULL;
 """
 
 Result = TypeVar("Result")
@@ -66,10 +70,10 @@ class SqliteStore:
     for the lock of another process.
     """
 
-    def __init__(self, path: Path, *, busy_seconds: float = 3.0) -> None:
+    def __init__(self, path: Path, *, busy_seconds: float = 3.0, clock: Clock | None = None) -> None:
         self._writer = _Connection(path, busy_seconds)
         self._reader = _Connection(path, busy_seconds)
-        self._clock = SystemClock()
+        self._clock = clock or SystemClock()
         self._watchers: dict[SessionKey, set[asyncio.Event]] = {}
 
     async def aclose(self) -> None:
@@ -136,9 +140,9 @@ class SqliteStore:
             db.execute("DELETE FROM inbox WHERE tenant = ? AND session = ?", where)
             _put_entries(db, where, inbox)
             if archive:
-                db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", (*where, archive.number, archive.body))
-            rows = [(*_split(path), body) for path, body in (documents or {}).items()]
-            db.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", rows)
+                self._put(db, "runs", (*where, archive.number), archive.expires_at, archive.body)
+            for path, body in (documents or {}).items():
+                self._put(db, "documents", _split(path), None, body)
             return written[0][0]
 
         new_version = await self._writer.write(write)
@@ -200,8 +204,8 @@ class SqliteStore:
         rows = await self._reader.rows("SELECT body FROM documents WHERE collection = ? AND id = ?", *_split(path))
         return rows[0][0] if rows else None
 
-    async def put(self, path: str, body: bytes) -> None:
-        await self._writer.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", *_split(path), body)
+    async def put(self, path: str, body: bytes, expires_at: datetime | None = None) -> None:
+        await self._writer.write(lambda db: self._put(db, "documents", _split(path), expires_at, body))
 
     async def delete(self, path: str) -> None:
         await self._writer.execute("DELETE FROM documents WHERE collection = ? AND id = ?", *_split(path))
@@ -224,6 +228,17 @@ class SqliteStore:
         query = "SELECT version FROM sessions WHERE tenant = ? AND session = ?"
         rows = await self._reader.rows(query, key.tenant, key.session)
         return rows[0][0] if rows else None
+
+    def _put(
+        self, db: sqlite3.Connection, table: str, key: tuple[object, ...], expires_at: datetime | None, body: bytes
+    ) -> None:
+        """Write a row of one of our two tables of documents; one that will expire takes those along that have."""
+        expires = None
+        if expires_at is not None:
+            db.execute(f"DELETE FROM {table} WHERE expires_at < ?", (_second(self._clock.now()),))  # noqa: S608  our names
+            expires = _second(expires_at)
+        places = ", ".join("?" * (len(key) + 2))
+        db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", (*key, expires, body))
 
     def _wake_watchers(self, key: SessionKey) -> None:
         for watcher in self._watchers.get(key, ()):

@@ -1,10 +1,12 @@
 import asyncio
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from shared.domain import SessionKey
 from shared.errors import Conflict
+from shared.store import Archived
 from tests.contract.conftest import OpenStore, Store
 
 
@@ -72,3 +74,13 @@ async def test_documents_are_written_with_the_commit_or_not_at_all(store: Store,
     assert await store.get(path) == b"1"
     await store.commit(key, version, state=b"{}", inbox={}, due=None, documents={path: b"3"})
     assert await store.get(path) == b"3"
+
+
+async def test_what_will_expire_is_there_until_then(store: Store, key: SessionKey, tenant: str) -> None:
+    until = datetime.now(UTC) + timedelta(days=1)
+    archive = Archived(number=1, body=b"run", expires_at=until)
+    await store.commit(key, None, state=b"{}", inbox={}, due=None, archive=archive)
+    await store.put(f"tenants/{tenant}/receipts/one", b"first", until)
+    await store.put(f"tenants/{tenant}/receipts/two", b"second", until)
+    assert await store.run(key, 1) == b"run"
+    assert [body for _, body in await store.list(f"tenants/{tenant}/receipts")] == [b"first", b"second"]

@@ -1,22 +1,27 @@
 """What is Firestore's own, beyond the suite that every store passes."""
 
 import asyncio
+import json
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
+import httpx
 import pytest
 
 from shared.domain import session_key
 from shared.errors import StoreDown, TooLarge
+from shared.store import Archived
 from shared.store.firestore import FirestoreStore
 from tests.engines import free_port
 
+ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEY = session_key("tenant", "connection", "conversation")
 WAIT_SECONDS = 10
@@ -206,3 +211,24 @@ async def test_every_method_gives_up_within_its_limit(monkeypatch: pytest.Monkey
         assert [type(error) for error in errors] == [StoreDown] * 12
         assert time.monotonic() - began < 4
         await store.aclose()
+
+
+@pytest.mark.usefixtures("line")
+async def test_what_expires_says_when_in_the_field_of_the_ttl_policies(firestore_host: str) -> None:
+    project = f"firestore-{secrets.token_hex(6)}"
+    store = FirestoreStore(project)
+    overrides = json.loads((ROOT / "firestore.indexes.json").read_text(encoding="utf-8"))["fieldOverrides"]
+    field = {override["collectionGroup"]: override["fieldPath"] for override in overrides if override.get("ttl")}
+    archive = Archived(number=1, body=b"run", expires_at=NOW)
+    await store.commit(KEY, None, state=b"", inbox={}, due=None, archive=archive)
+    await store.put("tenants/t/receipts/1", b"receipt", NOW)
+    await store.put("tenants/t/unreadable/1", b"kept for ever")
+    await store.aclose()
+    async with httpx.AsyncClient(
+        base_url=f"http://{firestore_host}", headers={"Authorization": "Bearer owner"}
+    ) as http:
+        root = f"/v1/projects/{project}/databases/(default)/documents"
+        paths = [f"tenants/tenant/sessions/{KEY.session}/runs/1", "tenants/t/receipts/1", "tenants/t/unreadable/1"]
+        found = [(await http.get(f"{root}/{path}")).json()["fields"] for path in paths]
+    assert found[0][field["runs"]] == found[1][field["receipts"]] == {"timestampValue": "2026-11-20T12:00:00Z"}
+    assert field["unreadable"] not in found[2]

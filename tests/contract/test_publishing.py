@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from sqlalchemy import text
@@ -74,11 +75,11 @@ class HeldDocuments(FakeDocuments):
         self.held = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def put(self, path: str, body: bytes) -> None:
+    async def put(self, path: str, body: bytes, expires_at: datetime | None = None) -> None:
         if not self.held.is_set():
             self.held.set()
             await self.go.wait()
-        await super().put(path, body)
+        await super().put(path, body, expires_at)
 
 
 async def test_a_publisher_that_comes_late_does_not_leave_an_older_document(repository: ConfigRepository) -> None:
@@ -121,10 +122,10 @@ class JitteryDocuments(FakeDocuments):
         super().__init__()
         self._chance = chance
 
-    async def put(self, path: str, body: bytes) -> None:
+    async def put(self, path: str, body: bytes, expires_at: datetime | None = None) -> None:
         for _ in range(self._chance.randrange(40)):
             await asyncio.sleep(0)
-        await super().put(path, body)
+        await super().put(path, body, expires_at)
 
 
 async def test_changes_and_publishers_all_at_once_end_in_the_truth(repository: ConfigRepository) -> None:

@@ -32,6 +32,7 @@ from tests.servers.model_server import ModelServer, running
 
 FUNCTIONS = ("ingest", "run_agent", "callbacks", "api")
 BOT_TOKEN = "1234567890:the-token-of-the-bot-of-the-tests-00"
+MODEL = "openai/of-the-test"
 MODEL_KEY = "sk-the-key-of-the-model"
 PATIENCE_SECONDS = 60.0
 
@@ -45,6 +46,7 @@ class Cloud:
     simulator: TelegramSimulator
     model: ModelServer
     database: Postgres
+    database_url: str
     box: KeyFile
     api_key: str
 
@@ -79,12 +81,16 @@ class Cloud:
         *,
         method: str = "POST",
         json: JsonObject | None = None,
+        content: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
-        """What the function answers, to a request with the operator's API key unless the headers have another."""
+        """What the function answers, to a request with the operator's API key unless the headers have another.
+
+        The body is `content` as it stands, or else `json`.
+        """
         headers = {"Authorization": f"Bearer {self.api_key}", **(headers or {})}
         async with httpx.AsyncClient(base_url=self.functions[function].url, timeout=PATIENCE_SECONDS) as http:
-            return await http.request(method, path, json=json or {}, headers=headers)
+            return await http.request(method, path, json=json or {}, content=content, headers=headers)
 
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[Client]:
@@ -94,6 +100,12 @@ class Cloud:
             yield client
         finally:
             await client.aclose()
+
+    @asynccontextmanager
+    async def configuring(self) -> AsyncIterator[ConfigRepository]:
+        """The configuration; what the block changes in it is published at its end."""
+        async with _configuring(self.database_url, self.project) as repository:
+            yield repository
 
     async def until(self, session: str, kind: str, after: int = 0) -> list[Seen]:
         """The session's events later than `after`, up to the first one of that kind, read from the events stream."""
@@ -158,12 +170,14 @@ def cloud_in(
             for name, port in ports.items()
         }
         subscribe(pubsub, project, "wakes", f"{functions['run_agent'].url}/wakes")
+        subscribe(pubsub, project, "deliveries", f"{functions['callbacks'].url}/deliveries")
         yield Cloud(
             project=project,
             functions=functions,
             simulator=simulator,
             model=model,
             database=database,
+            database_url=url,
             box=box,
             api_key=api_key,
         )
@@ -179,10 +193,17 @@ def _function(name: str, port: int, environment: dict[str, str], folder: Path) -
 async def _configure(url: str, project: str, box: KeyFile, telegram: str) -> str:
     """Make the demo in the database and publish it; an operator's API key."""
     await asyncio.to_thread(migrate, url)
+    async with _configuring(url, project) as repository:
+        await seed(repository, box, telegram_token=BOT_TOKEN, model=MODEL, telegram_api=telegram)
+        return await repository.create_api_key(TENANT, "operator")
+
+
+@asynccontextmanager
+async def _configuring(url: str, project: str) -> AsyncIterator[ConfigRepository]:
     repository, store = ConfigRepository(url, SystemClock()), FirestoreStore(project)
-    await seed(repository, box, telegram_token=BOT_TOKEN, model="openai/of-the-test", telegram_api=telegram)
-    api_key = await repository.create_api_key(TENANT, "operator")
-    await publish(repository, store)
-    await repository.aclose()
-    await store.aclose()
-    return api_key
+    try:
+        yield repository
+        await publish(repository, store)
+    finally:
+        await repository.aclose()
+        await store.aclose()

@@ -1,4 +1,4 @@
-"""The commands in README.md are run as written, and print what it says."""
+"""The commands in README.md and docs/api.md are run as written, and print what they say."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SERVER, SUITE = "make dev", "make test"
 
 @dataclass(frozen=True)
 class Shown:
-    """A command of the README and what it prints; a line `...` stands for any number of lines."""
+    """A command of a page and what it prints; `...` stands for anything."""
 
     command: str
     output: str
 
     def check(self, printed: str) -> None:
-        lines = [".*" if line == "..." else re.escape(varying(line)) for line in self.output.splitlines()]
-        said = f"{self.command}\n--- README.md\n{self.output}\n--- printed\n{printed}"
+        lines = [re.escape(varying(line)).replace(r"\.\.\.", ".*") for line in self.output.splitlines()]
+        said = f"{self.command}\n--- the page\n{self.output}\n--- printed\n{printed}"
         assert re.fullmatch("\n".join(lines), varying(printed).rstrip(), re.DOTALL), said
 
 
@@ -49,10 +49,12 @@ def varying(text: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the project with nothing in it that running it made, except that `make setup` was done."""
+    """A copy of the project with nothing in it that running it made, except that everything is installed."""
     made = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
     copy = tmp_path / "recado"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", *made))
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "node_modules", *made))
+    if (ROOT / "web/node_modules").exists():
+        (copy / "web/node_modules").symlink_to(ROOT / "web/node_modules")
     (copy / ".venv").mkdir()
     (copy / ".venv/bin").symlink_to(Path(sys.executable).parent)
     (copy / ".venv/installed").touch()
@@ -66,9 +68,10 @@ def making(target: str, checkout: Path, port: int) -> Iterator[Process]:
         yield process
 
 
-def test_the_commands_print_what_the_readme_says(checkout: Path) -> None:
+def test_the_commands_print_what_the_pages_say(checkout: Path) -> None:
     port = free_port()
-    shown = commands((ROOT / "README.md").read_text().replace("8080", str(port)))
+    pages = [(ROOT / page).read_text().replace("8080", str(port)) for page in ("README.md", "docs/api.md")]
+    shown = commands("\n".join(pages))
     assert [each.command for each in shown if each.command.startswith("make")] == [SERVER, SUITE]
     assert shown[0].command == SERVER
     with making("dev", checkout, port) as server:

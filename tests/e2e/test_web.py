@@ -118,7 +118,7 @@ async def test_a_contact_is_answered_word_by_word_through_server_sent_events(
 ) -> None:
     chat = await Chat.open(browser, one_time_address(embedded))
     await conversation(chat, model, tmp_path)
-    assert chat.errors == []
+    assert chat.errors == [], "\n".join(chat.errors)
 
 
 async def test_a_contact_is_answered_through_the_firestore_listener(
@@ -128,7 +128,7 @@ async def test_a_contact_is_answered_through_the_firestore_listener(
     chat = await Chat.open(browser, origin)
     await sign_up(chat, "ana@example.org")
     await conversation(chat, cloud.model, tmp_path)
-    assert chat.errors == []
+    assert chat.errors == [], "\n".join(chat.errors)
 
 
 async def test_each_contact_has_a_conversation_of_their_own(

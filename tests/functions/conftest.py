@@ -73,7 +73,7 @@ class Stack:
         """Idempotency keys, one for each call of the tool."""
         self.here = Parts(Settings(home=home))
         self.here.clock = self.clock
-        self.here.store = SqliteStore(home / "sessions.db", busy_seconds=0.05)
+        self.here.store = SqliteStore(home / "sessions.db", busy_seconds=0.05, clock=self.clock)
         self.dispatcher = Dispatcher()
         self.app = Served(self.dispatcher, self.here)
         self.here.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app))

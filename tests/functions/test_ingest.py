@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import functions_framework.aio
@@ -78,6 +79,13 @@ async def test_an_update_that_no_schema_fits_is_kept_aside_and_counted(stack: St
     assert again.status_code == 200
     assert [found for _, found in kept] == [body]
     assert (await stack.read("/health/detailed")).json()["unreadable_updates"] == 1
+
+
+async def test_what_is_kept_aside_expires(stack: Stack) -> None:
+    await stack.update(b"{}")
+    stack.clock.advance(timedelta(days=90, seconds=1).total_seconds())
+    await stack.update(b"[]")
+    assert [body for _, body in await stack.here.store.list(f"tenants/{TENANT}/unreadable")] == [b"[]"]
 
 
 async def test_what_an_unreadable_update_says_is_not_logged(stack: Stack, log: Lines) -> None:

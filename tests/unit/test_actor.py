@@ -28,7 +28,7 @@ class UnsteadyStore(SqliteStore):
     `wait` for `go`."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(path, clock=FakeClock())
         self.commits: list[str] = []
         self.written = 0
         self.turn = asyncio.Event()

@@ -14,6 +14,7 @@ EVERY = {
     "DATABASE_URL": ("database_url", "postgresql+pg8000://u:p@h/d"),
     "RECADO_WAKE_TOPIC": ("wake_topic", "other-wakes"),
     "RECADO_DELIVERY_TOPIC": ("delivery_topic", "other-deliveries"),
+    "RECADO_RESULT_TOPIC": ("result_topic", "other-results"),
     "RECADO_STREAM_SECONDS": ("stream_seconds", 600),
     "RECADO_WEB_ORIGIN": ("web_origin", "https://my-project.web.app"),
     "RECADO_WEB_CONNECTION": ("web_connection", "shop-web"),
@@ -34,6 +35,7 @@ EVERY = {
     "PORT": ("port", 9090),
     "RECADO_SLICE_SECONDS": ("slice_seconds", 60),
     "RECADO_LEASE_SECONDS": ("lease_seconds", 10),
+    "RECADO_RETENTION_DAYS": ("retention_days", 30),
 }
 ON_CLOUD_RUN = {"K_SERVICE": "run-agent", "GOOGLE_CLOUD_PROJECT": "my-project"}
 
@@ -72,6 +74,7 @@ def test_an_empty_variable_counts_as_none(variable: str) -> None:
         ("RECADO_SLICE_SECONDS", "600", "use a whole number from 1 to 540"),
         ("RECADO_LEASE_SECONDS", "1", "use a whole number from 2 to 600"),
         ("RECADO_LEASE_SECONDS", "601", "use a whole number from 2 to 600"),
+        ("RECADO_RETENTION_DAYS", "1", "use a whole number from 2 to 3650"),
         ("LOG_LEVEL", "LOUD", "use one of DEBUG, INFO, WARNING, ERROR"),
         ("LOG_FORMAT", "xml", "use one of text, json"),
     ],

@@ -6,7 +6,8 @@ import stat
 import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import pytest
 from shared.domain import SessionKey
 from shared.errors import StoreDown
 from shared.settings import SettingsError
+from shared.store import Archived
 from shared.store.sqlite import SCHEMA, SqliteStore
+from tests.clock import FakeClock
 
 KEY = SessionKey("tenant", "a" * 32)
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -190,3 +193,20 @@ async def test_a_mistake_in_one_write_fails_only_that_one(store: SqliteStore) ->
     results = await asyncio.gather(*(store.put(f"a/{id_}", b"1") for id_ in ids), return_exceptions=True)
     assert [type(result) for result in results] == [type(None), type(None), UnicodeEncodeError, type(None)]
     assert [path for path, _ in await store.list("a")] == ["a/0", "a/1", "a/3"]
+
+
+async def test_what_has_expired_goes_with_the_next_write_of_its_sort(path: Path) -> None:
+    clock = FakeClock()
+    store = SqliteStore(path, clock=clock)
+    soon, late = (clock.now() + timedelta(days=days) for days in (1, 2))
+    version: object = None
+    for number, expires_at in enumerate((soon, late, None), start=1):
+        archive = Archived(number=number, body=b"run", expires_at=expires_at)
+        version = await store.commit(KEY, version, state=b"", inbox={}, due=None, archive=archive)
+        await store.put(f"a/{number}", b"document", expires_at)
+    clock.advance(timedelta(days=1, seconds=1).total_seconds())
+    await store.put("a/4", b"document", late)
+    await store.commit(KEY, version, state=b"", inbox={}, due=None, archive=replace(archive, expires_at=late))
+    assert [path for path, _ in await store.list("a")] == ["a/2", "a/3", "a/4"]
+    assert [number for number in (1, 2, 3) if await store.run(KEY, number)] == [2, 3]
+    await store.aclose()
