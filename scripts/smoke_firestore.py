@@ -16,7 +16,7 @@ from scripts.smoke import Json, Result, Row, Target, result_of
 if TYPE_CHECKING:
     from google.cloud.firestore import AsyncDocumentReference
 
-EXPIRING = ("runs", "unreadable", "receipts")
+EXPIRING = ("runs", "unreadable", "receipts", "dead_results")
 CANARIES = "tenants/smoke-ttl/receipts"
 LATEST = timedelta(hours=72)
 """Google deletes "typically within 24 hours" of the expiry: https://cloud.google.com/firestore/docs/ttl."""

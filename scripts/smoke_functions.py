@@ -32,6 +32,15 @@ async def _invoke(target: Target, session: str, text: str, key: str) -> Json:
     return dict(answer.raise_for_status().json())
 
 
+PUSHES = (
+    ("run_agent", "/wakes"),
+    ("callbacks", "/deliveries"),
+    ("callbacks", "/results"),
+    ("callbacks", "/results/dead"),
+    ("callbacks", "/tick"),
+)
+
+
 async def tokens(target: Target) -> list[Row]:
     """Pushes that must be refused with 401, at each address that takes pushes.
 
@@ -39,7 +48,7 @@ async def tokens(target: Target) -> list[Row]:
     for another account: one for this audience, one for another.
     """
     rows = []
-    for function, path in (("run_agent", "/wakes"), ("callbacks", "/deliveries"), ("callbacks", "/tick")):
+    for function, path in PUSHES:
         audience = target.urls[function]
         forged = {"none": "", "garbage": "garbage", "unsigned": _unsigned(audience)}
         if target.id_token:

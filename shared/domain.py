@@ -76,6 +76,13 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitRequest:
+    """What a built-in tool asks for instead of giving a result: the run goes on at `until`, holding nothing before."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One utterance in a session."""
 

@@ -26,7 +26,7 @@ RecadoError
     ├── TooLarge           more than the limit named in the message (413)
     └── Unreadable         a well-formed payload that no schema fits
 Parked (BaseException)     this attempt is over, the run is not; no `except Exception` of a tool can swallow it
-├── Suspended              the run waits for a verdict
+├── Suspended              the run waits for a verdict or a time
 └── SliceOver              the attempt has used its time; another goes on
 """
 
@@ -168,7 +168,7 @@ class Parked(BaseException):
 
 
 class Suspended(Parked):
-    """The run waits for a verdict: that is committed."""
+    """The run waits for a verdict or a time: that is committed."""
 
 
 class SliceOver(Parked):

@@ -7,6 +7,7 @@ SQLAlchemy.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from shared.auth.oidc import PushVerifier
     from shared.auth.tokens import Tokens
     from shared.bus.local import LocalBus
+    from shared.bus.local_results import LocalResults
     from shared.bus.pubsub import PubSubBus
+    from shared.channels.results import ResultPoster
     from shared.config.repository import ConfigRepository
-    from shared.domain import Entry, Receipt, SessionKey, Wake
+    from shared.domain import Entry, Receipt, Result, SessionKey, Wake
     from shared.llm.litellm import LiteLLM
     from shared.orchestrator.drive import Driver
     from shared.orchestrator.invoke import Invoker
@@ -101,17 +104,28 @@ class Parts:
 
     @cached_property
     def bus(self) -> LocalBus | PubSubBus:
-        """Wakes and receipts."""
+        """Wakes, receipts and results."""
         if self.settings.embedded:
             from shared.bus.local import LocalBus
 
-            return LocalBus(self.run_agent, self.clock, receipts=self.record)
+            return LocalBus(self.run_agent, self.clock, receipts=self.record, results=self.local_results)
         from shared.bus.pubsub import PubSubBus
 
         settings = self.settings
         return PubSubBus(
-            settings.project, settings.wake_topic, settings.delivery_topic, emulator=settings.pubsub_emulator
+            settings.project,
+            settings.wake_topic,
+            settings.delivery_topic,
+            settings.result_topic,
+            emulator=settings.pubsub_emulator,
         )
+
+    @cached_property
+    def local_results(self) -> LocalResults:
+        """Results on their way, on the embedded bus."""
+        from shared.bus.local_results import LocalResults
+
+        return LocalResults(self.store, self.tell, self.bury, self.clock)
 
     @cached_property
     def published(self) -> Published:
@@ -142,6 +156,13 @@ class Parts:
         return httpx.AsyncClient(timeout=httpx.Timeout(20.0, connect=5.0))
 
     @cached_property
+    def result_poster(self) -> ResultPoster:
+        """What posts results to callers."""
+        from shared.channels.results import ResultPoster
+
+        return ResultPoster(self.box, self.clock, development=self.settings.development)
+
+    @cached_property
     def push_verifier(self) -> PushVerifier:
         """Proves that a push comes from Pub/Sub or the scheduler."""
         from shared.auth.oidc import PushVerifier
@@ -170,18 +191,25 @@ class Parts:
         from shared.llm.scripted import Scripted
         from shared.orchestrator.drive import Driver
         from shared.tools import Toolbox, demo
+        from shared.tools.timers import wait_until
 
         return Driver(
             store=self.store,
             bus=self.bus,
             published=self.published,
             route=Route({"scripted": Scripted, "": lambda: self.litellm}, self.clock),
-            toolbox=Toolbox({"builtin:lookup_order": demo.lookup_order, "builtin:refund_order": demo.refund_order}),
+            toolbox=Toolbox(
+                {
+                    "builtin:lookup_order": demo.lookup_order,
+                    "builtin:refund_order": demo.refund_order,
+                    "builtin:wait_until": wait_until(self.clock),
+                }
+            ),
             channels={
                 "telegram": Telegram(self.http, self.box, self.settings.telegram_api),
                 "whatsapp": WhatsApp(self.http, self.box),
-                "api": Api(),
-                "web": Api(),
+                "api": Api(self.bus),
+                "web": Api(self.bus),
             },
             clock=self.clock,
             pace=self.pace,
@@ -203,9 +231,13 @@ class Parts:
 
     async def wake_due(self) -> int:
         """Publish a wake for every session that is due, and say how many: the tick."""
+        if self.settings.embedded:
+            await self.local_results.resume()
         keys = await self.store.due(self.clock.now(), limit=1000)
-        for key in keys:
-            await self.bus.wake(key)
+        woken = await asyncio.gather(*(self.bus.wake(key) for key in keys), return_exceptions=True)
+        for failure in woken:  # only once each of them was tried: one that fails must not hide the others
+            if isinstance(failure, BaseException):
+                raise failure
         return len(keys)
 
     async def verify_push(self, authorization: str | None) -> None:
@@ -218,6 +250,18 @@ class Parts:
         from shared.sessions.receipts import record
 
         await record(self.store, receipt, self.pace.expiry(self.clock.now()))
+
+    async def tell(self, result: Result) -> None:
+        """Post a result to its caller; see `sessions.results`."""
+        from shared.sessions.results import tell
+
+        await tell(self.result_poster, self.store, self.clock, result)
+
+    async def bury(self, result: Result) -> None:
+        """Keep a result that no attempt could post where operators find it."""
+        from shared.sessions.results import bury
+
+        await bury(self.store, self.clock, result, "every attempt failed")
 
     async def principal(self, authorization: str | None) -> Principal:
         """Who calls: an API key, or else whoever signed in to the web client. Raises `Unauthenticated`."""
@@ -240,7 +284,7 @@ class Parts:
 
     async def aclose(self) -> None:
         """Close what was made, the bus first: what it has in flight uses the rest."""
-        for name in ("bus", "litellm", "http", "repository", "store"):
+        for name in ("bus", "litellm", "result_poster", "http", "repository", "store"):
             if name in self.__dict__:
                 await self.__dict__[name].aclose()
 

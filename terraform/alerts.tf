@@ -19,6 +19,13 @@ locals {
       threshold   = 0
       duration    = "0s"
     }
+    "A result was given up" = {
+      filter      = "${local.subscription_metric}/dead_letter_message_count\" AND resource.labels.subscription_id = \"${google_pubsub_subscription.results.name}\""
+      denominator = null
+      aligner     = "ALIGN_DELTA"
+      threshold   = 0
+      duration    = "0s"
+    }
     "Wakes wait too long" = {
       filter      = "${local.subscription_metric}/oldest_unacked_message_age\" AND resource.labels.subscription_id = \"${google_pubsub_subscription.wakes.name}\""
       denominator = null
@@ -26,7 +33,7 @@ locals {
       threshold   = 600 # a healthy wake waits while its slice runs, 480 s at most
       duration    = "0s"
     }
-    "Receipts and results wait too long" = {
+    "Receipts wait too long" = {
       filter      = "${local.subscription_metric}/oldest_unacked_message_age\" AND resource.labels.subscription_id = \"${google_pubsub_subscription.deliveries.name}\""
       denominator = null
       aligner     = "ALIGN_MAX"

@@ -35,7 +35,7 @@ resource "google_pubsub_subscription" "wakes" {
   }
 }
 
-# Receipts of channels and results for callers: each stands alone, so they need no order and may go to a dead letter.
+# Receipts of channels: each stands alone, so they need no order and may go to a dead letter. So do results, below.
 resource "google_pubsub_topic" "deliveries" {
   name       = "deliveries"
   depends_on = [google_project_service.api]
@@ -86,19 +86,88 @@ resource "google_pubsub_subscription" "dead_deliveries" {
   }
 }
 
+# Results for callers, posted to addresses of theirs.
+resource "google_pubsub_topic" "results" {
+  name       = "results"
+  depends_on = [google_project_service.api]
+}
+
+resource "google_pubsub_subscription" "results" {
+  name                       = "results-push"
+  topic                      = google_pubsub_topic.results.id
+  ack_deadline_seconds       = 60 # an attempt ends after 10 s
+  message_retention_duration = "604800s"
+
+  expiration_policy {
+    ttl = ""
+  }
+
+  retry_policy {
+    minimum_backoff = "1s"
+    maximum_backoff = "600s"
+  }
+
+  dead_letter_policy {
+    dead_letter_topic     = google_pubsub_topic.dead_results.id
+    max_delivery_attempts = 20
+  }
+
+  push_config {
+    push_endpoint = "${local.urls["callbacks"]}/results"
+    oidc_token {
+      service_account_email = google_service_account.push.email
+      audience              = local.audiences["callbacks"]
+    }
+  }
+}
+
+resource "google_pubsub_topic" "dead_results" {
+  name       = "results-dead"
+  depends_on = [google_project_service.api]
+}
+
+# What was given up is written down for the tenant's operators: GET /v1/dead-results.
+resource "google_pubsub_subscription" "dead_results" {
+  name                       = "results-dead-push"
+  topic                      = google_pubsub_topic.dead_results.id
+  ack_deadline_seconds       = 60
+  message_retention_duration = "604800s"
+
+  expiration_policy {
+    ttl = ""
+  }
+
+  retry_policy {
+    minimum_backoff = "1s"
+    maximum_backoff = "600s"
+  }
+
+  push_config {
+    push_endpoint = "${local.urls["callbacks"]}/results/dead"
+    oidc_token {
+      service_account_email = google_service_account.push.email
+      audience              = local.audiences["callbacks"]
+    }
+  }
+}
+
 # Pub/Sub itself moves messages to the dead letter; without both roles it silently never does.
 locals {
   pubsub_agent = "serviceAccount:service-${local.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 }
 
 resource "google_pubsub_topic_iam_member" "dead_letter_publisher" {
-  topic  = google_pubsub_topic.dead_deliveries.id
+  for_each = { deliveries = google_pubsub_topic.dead_deliveries.id, results = google_pubsub_topic.dead_results.id }
+
+  topic  = each.value
   role   = "roles/pubsub.publisher"
   member = local.pubsub_agent
 }
 
 resource "google_pubsub_subscription_iam_member" "dead_letter_subscriber" {
-  subscription = google_pubsub_subscription.deliveries.id
+  for_each = { deliveries = google_pubsub_subscription.deliveries.id, results = google_pubsub_subscription.results.id }
+
+  subscription = each.value
   role         = "roles/pubsub.subscriber"
   member       = local.pubsub_agent
 }
@@ -137,4 +206,10 @@ resource "google_pubsub_topic_iam_member" "delivery_publisher" {
   topic  = google_pubsub_topic.deliveries.id
   role   = "roles/pubsub.publisher"
   member = module.function[each.key].member
+}
+
+resource "google_pubsub_topic_iam_member" "result_publisher" {
+  topic  = google_pubsub_topic.results.id
+  role   = "roles/pubsub.publisher"
+  member = module.function["run_agent"].member
 }

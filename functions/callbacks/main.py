@@ -1,4 +1,4 @@
-"""Takes what comes back: verdicts on approvals, receipts of deliveries, and the tick that finds what is due."""
+"""Takes what comes back: verdicts on approvals, receipts, results for callers, and the tick."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from starlette.routing import Route, Router
 
 from shared.api.http import json_response, read_body, read_json, serve
 from shared.auth import callback_token
-from shared.bus.push import parse_receipt
+from shared.bus.push import parse_receipt, parse_result
 from shared.errors import BadRequest
 from shared.sessions.callback import verdict
 from shared.wiring import begin, parts
 
 BODY_LIMIT = 1 << 16
+RESULT_LIMIT = 10 << 20
+"""Bytes: of Pub/Sub's largest message."""
 
 
 async def callback(request: Request) -> Response:
@@ -37,6 +39,22 @@ async def delivery(request: Request) -> Response:
     return Response(status_code=204)
 
 
+async def result(request: Request) -> Response:
+    """`POST /results`: one result for a caller, as Pub/Sub pushes it. 204 once it was taken or refused for good."""
+    here = parts()
+    await here.verify_push(request.headers.get("authorization"))
+    await here.tell(parse_result(await read_body(request, RESULT_LIMIT)))
+    return Response(status_code=204)
+
+
+async def dead_result(request: Request) -> Response:
+    """`POST /results/dead`: one result that Pub/Sub gave up, kept where operators find it."""
+    here = parts()
+    await here.verify_push(request.headers.get("authorization"))
+    await here.bury(parse_result(await read_body(request, RESULT_LIMIT)))
+    return Response(status_code=204)
+
+
 async def tick(request: Request) -> Response:
     """`POST /tick`, once a minute: wakes every session that is due."""
     here = parts()
@@ -49,6 +67,8 @@ app = serve(
         [
             Route("/v1/callbacks/{token}", callback, methods=["POST"]),
             Route("/deliveries", delivery, methods=["POST"]),
+            Route("/results", result, methods=["POST"]),
+            Route("/results/dead", dead_result, methods=["POST"]),
             Route("/tick", tick, methods=["POST"]),
         ]
     )

@@ -89,10 +89,10 @@ async def web_message(request: Request) -> Response:
     from shared.channels import web
 
     here = parts()
-    user = (await here.principal(request.headers.get("authorization"))).id
+    user = await here.principal(request.headers.get("authorization"))
     posted = web.read_posted(await read_json(request, WEB_LIMIT))
     connection = await here.published.connection(posted.connection)
-    entry = web.message_entry(posted, connection, user, here.clock.now())
+    entry = web.message_entry(posted, connection, user.id, here.clock.now())
     return await _web_entry(request, web.web_session(connection, user, posted.thread), entry)
 
 
@@ -101,10 +101,10 @@ async def web_verdict(request: Request) -> Response:
     from shared.channels import web
 
     here = parts()
-    user = (await here.principal(request.headers.get("authorization"))).id
+    user = await here.principal(request.headers.get("authorization"))
     judged = web.read_judged(await read_json(request, WEB_LIMIT))
     connection = await here.published.connection(judged.connection)
-    entry = web.verdict_entry(judged, connection, user, here.clock.now())
+    entry = web.verdict_entry(judged, connection, user.id, here.clock.now())
     return await _web_entry(request, web.web_session(connection, user, judged.thread), entry)
 
 

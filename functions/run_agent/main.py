@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from shared.api.http import read_body, read_json, serve
-from shared.api.invoke import message_of, outcome_response
+from shared.api.invoke import accepted_response, message_of, outcome_response, wants_no_answer
 from shared.api.invoke_stream import stream_invoke
 from shared.auth.api_key import authenticate
 from shared.bus.push import parse_push
@@ -35,8 +35,12 @@ async def invoke(request: Request) -> Response:
     principal = await authenticate(request.headers.get("authorization"), here.published)
     connection = await _door(here, principal.tenant, request.path_params["agent"])
     body = await read_json(request, INVOKE_LIMIT)
-    entry = message_of(body, connection, principal, request.headers.get("idempotency-key"), here.clock)
+    once, development = request.headers.get("idempotency-key"), here.settings.development
+    entry = message_of(body, connection, principal, once, here.clock, development=development)
     key = session_key(connection.tenant, connection.id, entry.conversation)
+    if wants_no_answer(request.headers.getlist("prefer")):
+        await here.accept(key, entry)
+        return accepted_response(key, entry, here.settings.addresses)
     if "text/event-stream" in request.headers.get("accept", ""):
         return stream_invoke(here.invoker, key, entry, PATIENCE_SECONDS)
     invoked = await here.invoker.invoke(key, entry, patience=PATIENCE_SECONDS)

@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from shared.api import events, health, receipts, sessions, web
+from shared.api import events, health, messages, receipts, results, sessions, web
 from shared.api.http import answer_error, log_error
 from shared.errors import BadRequest, NotFound, RecadoError
 
@@ -20,6 +20,8 @@ def make_app() -> FastAPI:
     app.include_router(events.router)
     app.include_router(web.router)
     app.include_router(receipts.router)
+    app.include_router(messages.router)
+    app.include_router(results.router)
     app.add_exception_handler(RecadoError, _refused)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -23,6 +22,7 @@ from shared.errors import Forbidden, NotFound, Retryable
 from shared.sessions.document import Session
 from shared.sessions.events import Event
 from shared.sessions.projection import Audience, console_view, contact_view
+from shared.sessions.transitions import WATCHED_FOR
 from shared.wiring import parts
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ async def _reader(
     web = await parts().published.connection(connection) if connection or not caller.tenant else None
     tenant = caller.tenant or (web.tenant if web is not None else "")
     key = SessionKey(tenant, session)
-    if web is not None and web_session(web, caller.id, thread) == key:
+    if web is not None and web_session(web, caller, thread) == key:
         return Reader(key=key, audience="contact", view=contact_view(tenant, caller.id, session))
     await load_session(key)
     if caller.role != "operator":
@@ -97,11 +97,14 @@ def sent(item: Event | Text, audience: Audience) -> ServerSentEvent:
 def _watching(key: SessionKey) -> Callable[[Session], Awaitable[None]]:
     """Keeps the console's view alive while a run is active: an idle session costs nothing to watch."""
     here = parts()
+    again = here.clock.now()
 
     async def running(session: Session) -> None:
+        nonlocal again
         now = here.clock.now()
-        if session.watched_until is not None and session.watched_until > now + timedelta(seconds=20):
+        if now < again:  # saying so changes the session as well, and would be heard here
             return
+        again = now + WATCHED_FOR / 2
         entry = Entry(
             id="watch",
             kind="watch",
@@ -111,6 +114,6 @@ def _watching(key: SessionKey) -> Callable[[Session], Awaitable[None]]:
             received_at=now,
             contact=Contact(id="console"),
         )
-        await here.store.append(key, {entry.id: encode(entry)}, here.pace.due_at(now + timedelta(seconds=60)))
+        await here.store.append(key, {entry.id: encode(entry)}, None)
 
     return running

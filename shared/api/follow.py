@@ -17,6 +17,7 @@ from shared.sessions.projection import PartialText
 from shared.store import Archive, Documents, SessionStore
 
 Item = TypeVar("Item")
+Running = Callable[[Session], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +65,27 @@ class TextCursor:
         return Text(run=run, step=partial.step, attempt=partial.attempt, offset=offset, text=text, reset=False)
 
 
-async def follow(store: SessionStore, archive: Archive, key: SessionKey, after: int) -> AsyncGenerator[Event]:
+async def follow(
+    store: SessionStore, archive: Archive, key: SessionKey, after: int, running: Running | None = None
+) -> AsyncGenerator[Event]:
     """Every event later than number `after`, in order and once, first the missed ones, then each as it happens.
 
-    Goes on until the caller closes it.
+    `running` is called with the session at each change while a run is active. Goes on until the caller closes it.
     """
     async with aclosing(_changes(store, archive, key, after)) as changes:
-        async for _, found in changes:
+        async for session, found in changes:
             for event in found:
                 yield event
+            if running is not None and session.run is not None:
+                await running(session)
 
 
 async def live(
-    store: Store, key: SessionKey, after: int, view: str, running: Callable[[Session], Awaitable[None]] | None = None
+    store: Store, key: SessionKey, after: int, view: str, running: Running | None = None
 ) -> AsyncGenerator[Event | Text]:
-    """What `follow` gives, and between the events the partial text that the view at that path shows.
-
-    `running` is called with the session at each change while a run is active.
-    """
+    """What `follow` gives, and between the events the partial text that the view at that path shows."""
     cursor = TextCursor()
-    happening = _happening(store, key, after, running)
+    happening = follow(store, store, key, after, running)
     merged: AsyncGenerator[Event | bytes] = _merged(happening, store.follow(view))
     async with aclosing(merged) as items:
         async for item in items:
@@ -92,17 +94,6 @@ async def live(
                 yield item
             elif (piece := _piece(cursor, item, after)) is not None:
                 yield piece
-
-
-async def _happening(
-    store: Store, key: SessionKey, after: int, running: Callable[[Session], Awaitable[None]] | None
-) -> AsyncGenerator[Event]:
-    async with aclosing(_changes(store, store, key, after)) as changes:
-        async for session, found in changes:
-            for event in found:
-                yield event
-            if running is not None and session.run is not None:
-                await running(session)
 
 
 async def _merged(*sources: AsyncGenerator[Item]) -> AsyncGenerator[Item]:

@@ -11,7 +11,7 @@ from typing import cast
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,7 +55,9 @@ def answer_error(error: Exception) -> Response:
 def log_error(scope: Scope, error: Exception) -> None:
     """One line for a request that an error ended, with a level that says whose fault it was."""
     fields = {"method": scope["method"], "route": getattr(scope.get("route"), "path", "")}
-    if isinstance(error, BadRequest):
+    if isinstance(error, ClientDisconnect):
+        logger.info("the caller went away", extra={"fields": fields})
+    elif isinstance(error, BadRequest):
         logger.info("refused", extra={"fields": {**fields, "status": error.status, "reason": str(error)}})
     elif isinstance(error, Retryable):
         logger.warning("asked to repeat", extra={"fields": {**fields, "reason": str(error)}})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from shared.api.http import json_response, problem
+from shared.channels.results import check_url
 from shared.clock import Clock
-from shared.domain import Connection, Contact, Entry, JsonObject, Outcome, Principal, digest
+from shared.domain import Connection, Contact, Entry, JsonObject, Outcome, Principal, SessionKey, digest
 from shared.errors import BadRequest
 from shared.orchestrator.invoke import Invoked
 from shared.sessions.document import Run
@@ -26,14 +29,22 @@ class InvokeBody(BaseModel):
     """The caller's name for the conversation; empty for a new one."""
     contact: str = Field(default="", max_length=200)
     """The caller's id of the person who speaks; empty for the caller itself."""
+    callback_url: str = ""
+    """Where the result is posted as well; empty for nowhere."""
 
 
 def message_of(
-    body: JsonObject, connection: Connection, principal: Principal, idempotency_key: str | None, clock: Clock
+    body: JsonObject,
+    connection: Connection,
+    principal: Principal,
+    idempotency_key: str | None,
+    clock: Clock,
+    *,
+    development: bool = False,
 ) -> Entry:
     """The inbox entry of an invoke. The same `Idempotency-Key` of the same principal is the same message for 24 h.
 
-    Raises `BadRequest`, naming the field.
+    In `development` a `callback_url` may be on loopback. Raises `BadRequest`, naming the field.
     """
     try:
         asked = InvokeBody.model_validate(body)
@@ -42,6 +53,11 @@ def message_of(
         raise BadRequest(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from None
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= 200:
         raise BadRequest("Idempotency-Key: use 1 to 200 characters")
+    try:
+        if asked.callback_url:
+            check_url(asked.callback_url, development=development)
+    except ValueError as error:
+        raise BadRequest(f"callback_url: {error}") from None
     now = clock.now()
     name = idempotency_key or clock.new_id()
     return Entry(
@@ -54,7 +70,30 @@ def message_of(
         received_at=now,
         contact=Contact(id=asked.contact or principal.id),
         text=asked.input,
+        posted_by=principal.id,
+        callback_url=asked.callback_url,
     )
+
+
+def wants_no_answer(prefer: list[str]) -> bool:
+    """Whether one of the `Prefer` headers asks not to be kept waiting (RFC 7240, `respond-async`)."""
+    wishes = [wish.partition(";")[0].strip().lower() for header in prefer for wish in header.split(",")]
+    return "respond-async" in wishes
+
+
+def message_path(key: SessionKey, message: str) -> str:
+    """Where the `api` function says what became of a message, before its run has a number."""
+    return f"/v1/sessions/{key.session}/messages/{message}"
+
+
+def accepted_response(key: SessionKey, entry: Entry, addresses: str = "") -> Response:
+    """202 with where to ask for the run. `addresses` is the setting: the answer may come from another function."""
+    where = message_path(key, entry.id)
+    body = {"session": entry.conversation, "session_id": key.session, "message": entry.id, "run": where}
+    response = json_response(202, {"status": "accepted", **body})
+    response.headers["Location"] = json.loads(addresses or "{}").get("api", "") + where
+    response.headers["Preference-Applied"] = "respond-async"
+    return response
 
 
 def outcome_response(invoked: Invoked, conversation: str) -> Response:
@@ -63,11 +102,21 @@ def outcome_response(invoked: Invoked, conversation: str) -> Response:
     where: JsonObject = {"session": conversation, "session_id": key.session}
     if run is None:
         return json_response(202, {"status": "running", **where})
-    where["run"] = f"/v1/sessions/{key.session}/runs/{run.number}"
     if run.outcome is None:
-        return json_response(202, {"status": "waiting", **where, "wait": _wait(run)})
+        return json_response(202, waiting_body(run, where))
     if run.outcome != "answered":
+        where["run"] = _run_path(run, where)
         return problem(_STATUS[run.outcome], f"The run ended as {run.outcome}", run.reason, text=run.reply, **where)
+    return json_response(200, run_body(run, where))
+
+
+def waiting_body(run: Run, where: JsonObject) -> JsonObject:
+    """What a caller is told of a run that waits; `where` has its session."""
+    return {"status": "waiting", **where, "run": _run_path(run, where), "wait": _wait(run)}
+
+
+def run_body(run: Run, where: JsonObject) -> JsonObject:
+    """What a caller is told of a run that is over: not what tools gave back, which only operators see."""
     usage = run.usage
     counts = {
         "input_tokens": usage.input_tokens,
@@ -75,7 +124,14 @@ def outcome_response(invoked: Invoked, conversation: str) -> Response:
         "cost_usd": usage.cost_nano_usd / 1e9,
     }
     steps = [{"key": step.key, "kind": step.kind, "name": step.name} for step in run.steps]
-    return json_response(200, {"status": "answered", "text": run.reply, **where, "steps": steps, "usage": counts})
+    told: JsonObject = {"status": run.outcome, "text": run.reply, **where, "run": _run_path(run, where)}
+    if run.reason:
+        told["reason"] = run.reason
+    return {**told, "steps": steps, "usage": counts}
+
+
+def _run_path(run: Run, where: JsonObject) -> str:
+    return f"/v1/sessions/{where['session_id']}/runs/{run.number}"
 
 
 def _wait(run: Run) -> JsonObject | None:
@@ -83,7 +139,7 @@ def _wait(run: Run) -> JsonObject | None:
     if wait is None:
         return None
     return {
-        "kind": "approval",
+        "kind": wait.kind,
         "tool": wait.call.name,
         "arguments": wait.call.arguments,
         "until": wait.until.isoformat(),

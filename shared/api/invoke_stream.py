@@ -10,10 +10,9 @@ from contextlib import aclosing
 from starlette.responses import StreamingResponse
 
 from shared.api.follow import Text, TextCursor
-from shared.api.http import answer_error
+from shared.api.http import answer_error, log_error
 from shared.api.invoke import outcome_response
 from shared.domain import Entry, JsonObject, SessionKey
-from shared.errors import Retryable
 from shared.orchestrator.invoke import Driving, Invoked, Invoker
 from shared.sessions.document import Run, Session
 from shared.sessions.events import Event, events
@@ -58,7 +57,8 @@ async def _lines(invoker: Invoker, key: SessionKey, entry: Entry, patience: floa
                 yield _line(item, entry)
     except TimeoutError:
         yield _line(Invoked(session=key, run=None), entry)
-    except Retryable as error:
+    except Exception as error:  # noqa: BLE001  the stream is the only answer that its reader gets
+        log_error({"method": "POST"}, error)
         yield _sse("error", json.loads(bytes(answer_error(error).body)))
 
 
@@ -88,7 +88,7 @@ def _line(item: Event | Text | Invoked, entry: Entry) -> str:
     if isinstance(item, Invoked):
         return _sse("result", json.loads(bytes(outcome_response(item, entry.conversation).body)))
     if isinstance(item, Event):
-        return _sse(item.kind, {"run": item.run, **item.data}, item.sequence)
+        return _sse(item.kind, {"run": item.run, **item.seen_by("contact")}, item.sequence)
     data: JsonObject = {"run": item.run, "step": item.step, "attempt": item.attempt, "text": item.text}
     return _sse("text.reset", data) if item.reset else _sse("text.delta", {**data, "offset": item.offset})
 
@@ -104,10 +104,12 @@ async def _with_heartbeats(lines: AsyncGenerator[str]) -> AsyncIterator[str]:
     found: asyncio.Queue[str | None] = asyncio.Queue(maxsize=100)
 
     async def pump() -> None:  # one task from first to last, as a time limit inside the generator needs
-        async with aclosing(lines):
-            async for line in lines:
-                await found.put(line)
-        await found.put(None)
+        try:
+            async with aclosing(lines):
+                async for line in lines:
+                    await found.put(line)
+        finally:
+            await found.put(None)
 
     task = asyncio.create_task(pump())
     try:

@@ -44,7 +44,8 @@ class SessionSummary:
     late: int
     changed_at: datetime | None = None
     wait: JsonObject | None = None
-    """What a waiting run needs: the tool, its arguments, the deadline, and the callback's path."""
+    """What a waiting run needs: `kind`, `approval` or `timer`; the tool, its arguments, until when; for an approval the
+    callback's path."""
 
 
 @router.get("")
@@ -102,13 +103,14 @@ def _summary(session: Session, changed_at: datetime | None = None) -> SessionSum
     wait = run.wait if run is not None else None
     needs: JsonObject | None = None
     if wait is not None:
-        token = callback_token.issue(parts().box, session.key, wait.id)
         needs = {
+            "kind": wait.kind,
             "tool": wait.call.name,
             "arguments": wait.call.arguments,
             "until": wait.until.isoformat(),
-            "callback": f"/v1/callbacks/{token}",
         }
+    if needs is not None and wait is not None and wait.kind == "approval":
+        needs["callback"] = f"/v1/callbacks/{callback_token.issue(parts().box, session.key, wait.id)}"
     return SessionSummary(
         id=session.id,
         connection=session.connection,

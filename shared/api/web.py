@@ -43,5 +43,5 @@ async def open_session(
 ) -> JsonObject:
     """The session of this user's thread and the path of its view. Writes nothing: a message makes the session."""
     found = await parts().published.connection(connection)
-    key = web_session(found, caller.id, thread)
+    key = web_session(found, caller, thread)
     return {"session": key.session, "view": contact_view(key.tenant, caller.id, key.session)}

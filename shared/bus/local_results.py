@@ -68,10 +68,13 @@ class LocalResults:
             task.add_done_callback(lambda _: self._tasks.pop(result.id, None))
 
     async def _tell(self, result: Result) -> None:
+        path = f"{KEPT}/{result.id}"
         try:
+            if await self._documents.get(path) is None:
+                return  # it was taken while `resume` still saw it
             if not await self._taken(result):
                 await self._dead(result)
-            await self._documents.delete(f"{KEPT}/{result.id}")
+            await self._documents.delete(path)
         except StoreDown as error:
             _log.warning("result %s is taken up again later: %s", result.id, error)
 

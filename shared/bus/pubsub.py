@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class PubSubBus:
     """`Bus` that publishes to `projects/{project}/topics/{topic}`, and to two more topics, from one event loop.
 
-    A wake has no data: its attributes are `tenant` and `session`, its ordering key is the session. A receipt is the
-    data of its message, in no order: what is recorded of it does not depend on one. So is a result. `emulator` is `host:port`; empty,
-    it is the real service with the default credentials. Nothing is opened before the first message.
+    A wake has no data: its attributes are `tenant` and `session`, its ordering key is the session. A receipt or a
+    result is the data of its message, in no order: what becomes of it does not depend on one. `emulator` is
+    `host:port`; empty, it is the real service with the default credentials. Nothing is opened before the first message.
     """
 
     limit_seconds = 6.0

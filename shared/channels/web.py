@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shared.domain import Connection, Contact, Entry, JsonObject, SessionKey, digest, session_key
+from shared.domain import Connection, Contact, Entry, JsonObject, Principal, SessionKey, digest, session_key
 from shared.errors import BadRequest, NotFound
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -49,11 +49,11 @@ def read_judged(body: JsonObject) -> Judged:
     return _read(Judged, body)
 
 
-def web_session(connection: Connection, user: str, thread: str) -> SessionKey:
-    """The session of that user's thread. Raises `NotFound` for a connection that is not for the web."""
-    if connection.channel != "web":
+def web_session(connection: Connection, caller: Principal, thread: str) -> SessionKey:
+    """The session of that caller's thread. Raises `NotFound` for a connection not for the web, or of another tenant."""
+    if connection.channel != "web" or caller.tenant not in ("", connection.tenant):
         raise NotFound("connection: not one for the web client; use the one that /v1/client-config names")
-    return session_key(connection.tenant, connection.id, f"{user}/{thread}")
+    return session_key(connection.tenant, connection.id, f"{caller.id}/{thread}")
 
 
 def message_entry(posted: Posted, connection: Connection, user: str, now: datetime) -> Entry:

@@ -50,6 +50,8 @@ async def _decide(client: Client, session: str, url: str) -> None:
     if found is None or found["wait"] is None:
         return  # somebody else was faster
     wait = found["wait"]
+    if wait["kind"] == "timer":
+        raise ServerError(f"the run waits until {wait['until']}; look then: {url}/v1/sessions/{session}")
     if not sys.stdin.isatty():
         start = "" if url == client.url else "start `recado dev`, then: "
         decide = f"""{start}curl -d '{{"approved": true}}' {url}{wait["callback"]}"""

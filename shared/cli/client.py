@@ -65,8 +65,9 @@ class Client:
                 name, _, value = line.partition(": ")
                 if line and name:
                     fields[name] = value
-                elif not line and "data" in fields:
-                    yield Seen(sequence=int(fields["id"]), kind=fields["event"], data=json.loads(fields["data"]))
+                elif not line:
+                    if "id" in fields:  # partial text has none
+                        yield Seen(sequence=int(fields["id"]), kind=fields["event"], data=json.loads(fields["data"]))
                     fields = {}
 
     async def sequence(self, session: str) -> int:

@@ -93,7 +93,7 @@ _PAGE = re.compile(r"/$|/index\.html$|/assets/|/[\w.-]+\.(svg|ico|png|webmanifes
 _FUNCTIONS = (
     (re.compile(r"/telegram/|/whatsapp/|/v1/sessions/[^/]+/(messages|verdicts)$"), ingest_app),
     (re.compile(r"/v1/agents/|/wakes$"), run_agent_app),
-    (re.compile(r"/v1/callbacks/|/tick$|/deliveries$"), callbacks_app),
+    (re.compile(r"/v1/callbacks/|/tick$|/deliveries$|/results(/dead)?$"), callbacks_app),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from shared.channels.telegram import secret_for
+from shared.channels.telegram import ALLOWED_UPDATES, secret_for
 from shared.domain import JsonObject
 from shared.errors import RecadoError
 from shared.settings import Settings
@@ -26,7 +26,7 @@ async def webhook(settings: Settings, connection: str, url: str) -> int:
         parameters: JsonObject = {
             "url": address,
             "secret_token": secret_for(here.box, found.id),
-            "allowed_updates": ["message", "callback_query"],
+            "allowed_updates": list(ALLOWED_UPDATES),
         }
         said = await _call(here.http, f"{found.api_root or settings.telegram_api}/bot{token}/setWebhook", parameters)
         if said:

@@ -13,7 +13,7 @@ from shared.channels import Channel
 from shared.channels.split import split
 from shared.clock import Clock
 from shared.domain import ChannelName, Connection, ExecutionPlan, Outcome, Texts, Wake
-from shared.errors import Blocked, PlatformError, Retryable, SliceOver, Stalled, Suspended
+from shared.errors import Blocked, NotFound, PlatformError, Retryable, SliceOver, Stalled, Suspended
 from shared.llm.route import Route
 from shared.observability import bind
 from shared.orchestrator.loop import answer
@@ -54,7 +54,11 @@ class Driver:
         with bind(tenant=wake.key.tenant, session=wake.key.session):
             if not await actor.load():
                 return None
-            connection = await self.published.connection(actor.session.connection)
+            try:
+                connection = await self.published.connection(actor.session.connection)
+            except NotFound:
+                logger.exception("the session's connection is no longer published")  # nothing can be sent on it
+                return actor.session
             found = await actor.claim(wake, connection.plan)
             lease = actor.session.lease
             if found is Work.HELD and lease is not None and lease.wake == wake.id:
@@ -87,7 +91,7 @@ class _Attempt:
                 try:
                     await self._run(run)
                 except Suspended:
-                    pass  # the question is in the outbox now
+                    pass  # a question, if there is one, is in the outbox now
                 except SliceOver:
                     await self.actor.commit(release)
         if work(self.actor.session, wake="", now=self.driver.clock.now()) is Work.READY:

@@ -34,7 +34,7 @@ class Invoker:
         self._driver = driver
         self._archive = archive
         self._process = driver.clock.new_id()
-        self._tasks: dict[str, Driving] = {}
+        self._tasks: dict[tuple[SessionKey, str], Driving] = {}
 
     async def invoke(self, key: SessionKey, entry: Entry, *, patience: float) -> Invoked:
         """Return when the run with this entry is over or waits, or after `patience` seconds.
@@ -57,13 +57,13 @@ class Invoker:
         """
         due = self._driver.pace.due_at(self._driver.clock.now())
         await self._driver.store.append(key, {entry.id: encode(entry)}, due)
-        task = self._tasks.get(entry.id)
+        task = self._tasks.get((key, entry.id))
         if task is None:
             # A wake takes over from its own holder at once: only this process knows that that one is gone.
             wake = Wake(key=key, id=f"invoke-{self._process}-{entry.id}")
             driving = self._driver.drive(wake, only=entry.id, listener=listener)
-            task = self._tasks[entry.id] = asyncio.create_task(driving)
-            task.add_done_callback(lambda _: self._tasks.pop(entry.id))
+            task = self._tasks[key, entry.id] = asyncio.create_task(driving)
+            task.add_done_callback(lambda _: self._tasks.pop((key, entry.id)))
         return task
 
     async def outcome(self, task: Driving, key: SessionKey, message_id: str) -> Run:

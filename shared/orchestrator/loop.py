@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from itertools import count
 
 from shared import policy
-from shared.domain import JsonObject, ModelReply, ModelRequest, ToolCall
+from shared.domain import JsonObject, ModelReply, ModelRequest, ToolCall, WaitRequest
 from shared.errors import ModelFailed
 from shared.llm.arguments import malformed
 from shared.llm.route import Route
@@ -21,8 +20,9 @@ UNKNOWN: JsonObject = {"error": "the outcome is unknown: it may or may not have 
 async def answer(running: Running, route: Route, toolbox: Toolbox) -> str:
     """The agent's reply to the run's inputs.
 
-    Raises `ModelFailed` or `BudgetSpent` when there is none, and `Suspended` when the run waits for a person.
+    Raises `ModelFailed` or `BudgetSpent` when there is none, and `Suspended` when the run waits for a person or a time.
     """
+    tool_calls = count()
     for turn in count(1):
         reply = await running.step(
             model_step(turn),
@@ -36,14 +36,14 @@ async def answer(running: Running, route: Route, toolbox: Toolbox) -> str:
                 raise ModelFailed(f"{reply.model}: answered neither with text nor with a tool call")
             return reply.text
         for index, call in enumerate(reply.tool_calls):
+            policy.check_tool_call(running.plan.budget, next(tool_calls))
             await _use(running, toolbox, call, tool_step(turn, index))
     raise AssertionError("the budget ends every run")
 
 
 async def _ask(running: Running, route: Route, step: str) -> ModelReply:
     plan, run = running.plan, running.run
-    calls = Counter(step.kind for step in run.steps)
-    policy.check(plan.budget, model_calls=calls["model"], tool_calls=calls["tool"], usage=run.usage)
+    policy.check_model_call(plan.budget, sum(step.kind == "model" for step in run.steps), run.usage)
     request = ModelRequest(
         model=plan.models[0], instructions=plan.instructions, messages=running.messages, tools=plan.tools
     )
@@ -63,7 +63,11 @@ async def _use(running: Running, toolbox: Toolbox, call: ToolCall, key: str) -> 
     context = ToolContext(
         tenant=running.plan.tenant, session=running.session, idempotency_key=running.idempotency_key(key)
     )
-    effect = partial(toolbox.use, spec, call.arguments, context)
+
+    async def effect() -> JsonObject:
+        result = await toolbox.use(spec, call.arguments, context)
+        return await running.sleep(key, call, result.until) if isinstance(result, WaitRequest) else result
+
     await running.step(key, dict, effect, kind="tool", name=call.name, repeat=spec.effect, unknown=UNKNOWN)
 
 

@@ -18,15 +18,22 @@ def decide(plan: ExecutionPlan, call: ToolCall) -> Rule:
     return next((rule for rule in plan.rules if rule.tool in (call.name, "*")), ALLOWED)
 
 
-def check(budget: Budget, *, model_calls: int, tool_calls: int, usage: Usage) -> None:
-    """Return if what a run used so far leaves room for one more model call; else raises `BudgetSpent`, naming the
-    limit."""
+def check_model_call(budget: Budget, before: int, usage: Usage) -> None:
+    """Return if one more model call is within the budget, after so many; raises `BudgetSpent`, naming the limit."""
     tokens = usage.input_tokens + usage.output_tokens
     for name, used, limit in (
-        ("model_calls", model_calls, budget.model_calls),
-        ("tool_calls", tool_calls, budget.tool_calls),
+        ("model_calls", before, budget.model_calls),
         ("tokens", tokens, budget.tokens),
         ("cost_nano_usd", usage.cost_nano_usd, budget.cost_nano_usd),
     ):
-        if used >= limit:
-            raise BudgetSpent(f"budget: {name} is {limit}, used {used}")
+        _check(name, used, limit)
+
+
+def check_tool_call(budget: Budget, before: int) -> None:
+    """Return if one more tool call is within the budget, after so many; raises `BudgetSpent`, naming the limit."""
+    _check("tool_calls", before, budget.tool_calls)
+
+
+def _check(name: str, used: int, limit: int) -> None:
+    if used >= limit:
+        raise BudgetSpent(f"budget: {name} is {limit}, used {used}")

@@ -20,6 +20,8 @@ async def verdict(store: SessionStore, key: SessionKey, wait: str, *, approved: 
     current = session.run.wait if session is not None and session.run is not None else None
     if session is None or current is None or current.id != wait:
         raise Gone("token: this approval was already decided, or its run is over")
+    if current.kind == "timer":
+        raise Gone("token: the run waits for a time, which no callback ends")
     if current.until <= now:
         raise Gone(f"token: this approval expired at {current.until.isoformat()}")
     return Entry(

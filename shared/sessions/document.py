@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Literal
 
 from shared.codec import decode, encode
 from shared.domain import (
@@ -71,17 +72,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What a suspended run needs before it can go on: the verdict on an approval."""
+    """What a suspended run needs before it can go on: the verdict on an approval, or a time."""
 
     id: str
-    """Stands in the buttons and in the signed callback token."""
+    """Of an approval it stands in the buttons and in the signed callback token."""
+    kind: Literal["approval", "timer"] = "approval"
     step: str
-    """Key of the step that the verdict completes."""
+    """Key of the step that the end of the wait completes."""
     call: ToolCall
-    approvers: tuple[str, ...]
     until: datetime
-    prompt: str
-    """Id of the delivery that asks."""
+    """The deadline of an approval; the end of a timer."""
+    approvers: tuple[str, ...] = ()
+    prompt: str = ""
+    """Id of the delivery that asks; a timer asks nobody."""
     sequence: int = 0
     provider_id: str = ""
     """The channel's id of that message, once sent."""

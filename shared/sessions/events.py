@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shared.domain import JsonObject
-from shared.sessions.document import Run, Session
+from shared.sessions.document import Run
 from shared.sessions.projection import Audience
 
 _FOR_OPERATORS = ("result", "reason")
@@ -59,6 +59,7 @@ def _events(run: Run) -> Iterator[Event]:
     for wait in (*run.waits, *([run.wait] if run.wait is not None else ())):
         data = {
             "wait": wait.id,
+            "kind": wait.kind,
             "tool": wait.call.name,
             "arguments": wait.call.arguments,
             "until": wait.until.isoformat(),
@@ -68,8 +69,3 @@ def _events(run: Run) -> Iterator[Event]:
     if run.outcome is not None:
         data = {"text": run.reply, "outcome": run.outcome, "reason": run.reason}
         yield Event(sequence=run.reply_sequence, run=run.number, kind="text", data=data)
-
-
-def pending(session: Session, after: int) -> list[Event]:
-    """Events of the active run that are later than number `after`."""
-    return [event for event in events(session.run) if event.sequence > after] if session.run is not None else []

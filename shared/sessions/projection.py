@@ -112,8 +112,9 @@ def _wait(run: Run | None, audience: Audience) -> JsonObject | None:
         return None
     return {
         "id": wait.id,
+        "kind": wait.kind,
         "tool": wait.call.name,
         "arguments": wait.call.arguments,
         "until": wait.until.isoformat(),
-        "approve": audience == "operator" or "contact" in wait.approvers,
+        "approve": wait.kind == "approval" and (audience == "operator" or "contact" in wait.approvers),
     }

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from shared.clock import Clock
 from shared.codec import decode, encode
@@ -21,7 +21,6 @@ from shared.domain import (
     Rule,
     StepKind,
     ToolCall,
-    Usage,
 )
 from shared.errors import SliceOver, Suspended
 from shared.observability import bind
@@ -96,8 +95,9 @@ class Running:
             with bind(step=key):
                 result = await self._actor.keep(effect())
         stored = encode(result)
-        usage = result.usage if isinstance(result, ModelReply) else Usage()
-        step = replace(step, result=stored.decode(), ended_at=self._clock.now(), usage=usage)
+        step = replace(step, result=stored.decode(), ended_at=self._clock.now())
+        if isinstance(result, ModelReply):  # the route may have fallen back to another model than the first
+            step = replace(step, name=result.model, usage=result.usage)
         if repeat == "pure":
             self._actor.hold(partial(record, step=step))
         else:
@@ -130,7 +130,13 @@ class Running:
         )
         arguments = ", ".join(f"{name}: {value}" for name, value in call.arguments.items())
         prompt = Delivery(id=wait.prompt, text=f"May I do this? {call.name} ({arguments})", buttons=buttons)
-        await self._actor.commit(partial(suspend, wait=wait, prompt=prompt))
+        await self._actor.commit(lambda session: suspend(session, wait, prompt))
+        raise Suspended
+
+    async def sleep(self, key: str, call: ToolCall, until: datetime) -> NoReturn:
+        """Suspend the run, by raising `Suspended`; at `until` step `key` has a result and the run goes on."""
+        wait = Wait(id=self._clock.new_id(), kind="timer", step=key, call=call, until=until)
+        await self._actor.commit(partial(suspend, wait=wait))
         raise Suspended
 
     def _find(self, key: str) -> Step | None:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from shared.codec import encode
-from shared.domain import CONTEXT_BYTES, Delivery, Entry, Outcome, Result
+from shared.domain import CONTEXT_BYTES, Delivery, Entry, Outcome, Result, StepKind
 from shared.sessions.document import SERVICE, Lease, Run, Seen, Session, Step, Wait, message_of
 from shared.sessions.transcript import transcript, trim
 
@@ -26,7 +26,7 @@ class Work(Enum):
 
     NOTHING = "nothing"
     WAITING = "waiting"
-    """For a verdict or its deadline; nobody needs to hold it."""
+    """For a verdict or a time; nobody needs to hold it."""
     HELD = "held"
     """By a live lease; its holder will see the inbox at its next commit. Also for the holder's own wake while a step
     that must not be repeated may still be running."""
@@ -146,7 +146,7 @@ def judge(session: Session, now: datetime) -> Session:
         session = _verdict(session, entry, now)
     wait = session.run.wait if session.run is not None else None
     if wait is not None and wait.until <= now:
-        session = _end_wait(session, wait, approved=False, by="deadline", now=now, tap="")
+        session = _time_out(session, wait, now)
     return session
 
 
@@ -157,13 +157,17 @@ def _verdict(session: Session, entry: Entry, now: datetime) -> Session:
         session = replace(session, seen=(*session.seen, known))
     run = session.run
     wait = run.wait if run is not None else None
-    if run is None or wait is None or wait.id != entry.token or wait.until <= entry.received_at:
+    if run is None or wait is None or not _answers(entry, wait):
         return _answer_tap(session, entry, "This was already decided, or its time is over.")
     if not _may_judge(entry, wait, run):
         return _answer_tap(session, entry, "You may not decide this.")
-    return _end_wait(
+    return _settle(
         session, wait, approved=entry.approved, by=entry.contact.name or entry.contact.id, now=now, tap=entry.tap
     )
+
+
+def _answers(entry: Entry, wait: Wait) -> bool:
+    return wait.kind == "approval" and wait.id == entry.token and wait.until > entry.received_at
 
 
 def _may_judge(entry: Entry, wait: Wait, run: Run) -> bool:
@@ -180,19 +184,30 @@ def _answer_tap(session: Session, entry: Entry, text: str) -> Session:
     return replace(session, outbox=(*session.outbox, Delivery(id=f"tap/{entry.id}", text=text, tap=entry.tap)))
 
 
-def _end_wait(session: Session, wait: Wait, *, approved: bool, by: str, now: datetime, tap: str) -> Session:
-    word = "Approved" if approved else "Denied"
+def _time_out(session: Session, wait: Wait, now: datetime) -> Session:
+    if wait.kind == "timer":
+        return _end_wait(session, wait, "tool", {"waited_until": wait.until.isoformat()}, now)
+    return _settle(session, wait, approved=False, by="deadline", now=now, tap="")
+
+
+def _end_wait(session: Session, wait: Wait, kind: StepKind, result: object, now: datetime) -> Session:
+    """The run goes on, with the result of the step that it waited for."""
     step = Step(
         key=wait.step,
-        kind="approval",
+        kind=kind,
         name=wait.call.name,
-        result=encode(Verdict(approved=approved, by=by)).decode(),
+        result=encode(result).decode(),
         attempt=_run(session).attempt,
         started_at=now,
         ended_at=now,
     )
     session = record(session, step)
-    run = replace(_run(session), wait=None, waits=(*_run(session).waits, wait))
+    return replace(session, run=replace(_run(session), wait=None, waits=(*_run(session).waits, wait)))
+
+
+def _settle(session: Session, wait: Wait, *, approved: bool, by: str, now: datetime, tap: str) -> Session:
+    session = _end_wait(session, wait, "approval", Verdict(approved=approved, by=by), now)
+    run, word = _run(session), "Approved" if approved else "Denied"
     settled = Delivery(
         id=f"{run.number}/{wait.step}/settled",
         text=f"{word} ({wait.call.name}), by {by}.",
@@ -200,7 +215,7 @@ def _end_wait(session: Session, wait: Wait, *, approved: bool, by: str, now: dat
         tap=tap,
     )
     pending = tuple(delivery for delivery in session.outbox if delivery.id != wait.prompt)  # nobody is asked any more
-    return replace(session, run=run, outbox=(*pending, settled) if wait.provider_id or tap else pending)
+    return replace(session, outbox=(*pending, settled) if wait.provider_id or tap else pending)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,13 +239,13 @@ def record(session: Session, step: Step) -> Session:
     return replace(session, run=replace(run, steps=(*run.steps, step)), sequence=step.sequence)
 
 
-def suspend(session: Session, wait: Wait, prompt: Delivery) -> Session:
-    """The run waits, and asks by this delivery."""
+def suspend(session: Session, wait: Wait, *prompts: Delivery) -> Session:
+    """The run waits, and asks by these deliveries."""
     wait = replace(wait, sequence=session.sequence + 1)
     return replace(
         session,
         run=replace(_run(session), wait=wait),
-        outbox=(*session.outbox, prompt),
+        outbox=(*session.outbox, *prompts),
         sequence=wait.sequence,
     )
 

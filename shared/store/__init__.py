@@ -46,12 +46,12 @@ class SessionStore(Protocol):
     then have happened or not. No method retries longer than that.
     """
 
-    async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime) -> None:
+    async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime | None) -> None:
         """Put entries into the inbox in one write and without a read; the same id again changes nothing but `version`.
 
         Makes the session document if there is none. Marks it as due at `due` (kept to the second; callers round it,
-        so that the value seldom changes): the tick finds it if its wake is lost. Returns only once the entries are
-        durable.
+        so that the value seldom changes): the tick finds it if its wake is lost; None leaves that as it is. Returns
+        only once the entries are durable.
         """
 
     async def load(self, key: SessionKey) -> Stored | None:

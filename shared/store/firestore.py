@@ -9,7 +9,8 @@ What a session's document holds, `tenants/{tenant}/sessions/{session}`:
     appended_at          of the last append: without it a repeated one would not change the version
 
 A finished run is `…/runs/{number}` with `number` and `body`. What shall be removed has `expires_at`, the field of the
-TTL policies in firestore.indexes.json; each removal is billed as 1 delete. What else is billed, failures and conflicts aside:
+TTL policies in firestore.indexes.json, and its removal is billed as 1 delete. What is billed besides, failures and
+conflicts aside:
 
     append            1 write                    run, get       1 read
     load              1 read                     runs, list     1 read a document, at least 1
@@ -65,7 +66,7 @@ class FirestoreStore:
         if "_client" in self.__dict__:
             await self._api.transport.close()  # type: ignore[no-untyped-call]  # the library's
 
-    async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime) -> None:
+    async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime | None) -> None:
         inbox = {"inbox": dict(entries)} if entries else {}  # an empty map would replace the whole inbox
         fields = {**inbox, "appended_at": self._clock.now(), **_address(key, due)}
         with _answered("append to the inbox", writing=True):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from shared.codec import decode, encode
-from shared.domain import JsonObject, ToolSpec
+from shared.domain import JsonObject, ToolSpec, WaitRequest
 from shared.errors import Retryable
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,10 @@ class ToolContext:
     """The same in every attempt at this call: pass it to whatever must not happen twice."""
 
 
-Tool = Callable[[JsonObject, ToolContext], Awaitable[JsonObject]]
-"""Takes the model's arguments, which may be anything, and returns a JSON object of at most about 30 KB."""
+ToolResult: TypeAlias = JsonObject | WaitRequest
+"""A JSON object of at most about 30 KB, or what the session shall do instead."""
+Tool = Callable[[JsonObject, ToolContext], Awaitable[ToolResult]]
+"""Takes the model's arguments, which may be anything."""
 
 
 class ToolError(Exception):
@@ -37,8 +40,8 @@ class Toolbox:
     def __init__(self, tools: Mapping[str, Tool]) -> None:
         self._tools = tools
 
-    async def use(self, spec: ToolSpec, arguments: JsonObject, context: ToolContext) -> JsonObject:
-        """The tool's result. A tool that fails gives `{"error": reason}`: the model must know, and the run goes on.
+    async def use(self, spec: ToolSpec, arguments: JsonObject, context: ToolContext) -> ToolResult:
+        """What the tool returns. One that fails gives `{"error": reason}`: the model must know, and the run goes on.
 
         Only `Retryable` passes: the step is then taken again by a later attempt.
         """
@@ -46,7 +49,10 @@ class Toolbox:
         if tool is None:
             return {"error": f"{spec.name} is not installed here"}
         try:
-            return decode(dict, encode(await tool(arguments, context)))  # what cannot be stored is the tool's mistake
+            result = await tool(arguments, context)
+            if isinstance(result, WaitRequest):
+                return result
+            return decode(dict, encode(result))  # what cannot be stored is the tool's mistake
         except Retryable:
             raise
         except ToolError as error:

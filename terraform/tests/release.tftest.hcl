@@ -18,6 +18,11 @@ mock_provider "google" {
   }
 
   override_resource {
+    target = google_pubsub_topic.dead_results
+    values = { id = "projects/shop/topics/results-dead" }
+  }
+
+  override_resource {
     target = google_kms_crypto_key.secrets
     values = { id = "projects/shop/locations/europe-west1/keyRings/recado/cryptoKeys/secrets" }
   }
@@ -35,8 +40,10 @@ run "pushes_prove_who_sends_them" {
 
   assert {
     condition = alltrue([
-      for push in concat(google_pubsub_subscription.wakes.push_config, google_pubsub_subscription.deliveries.push_config) :
-      one(push.oidc_token).service_account_email == google_service_account.push.email
+      for subscription in [
+        google_pubsub_subscription.wakes, google_pubsub_subscription.deliveries,
+        google_pubsub_subscription.results, google_pubsub_subscription.dead_results,
+      ] : one(one(subscription.push_config).oidc_token).service_account_email == google_service_account.push.email
     ])
     error_message = "Every push must carry an OIDC token of the push account."
   }
@@ -47,8 +54,12 @@ run "pushes_prove_who_sends_them" {
   }
 
   assert {
-    condition     = one(one(google_pubsub_subscription.deliveries.push_config).oidc_token).audience == "https://callbacks-123456789012.europe-west1.run.app"
-    error_message = "A delivery's token must be for callbacks alone."
+    condition = alltrue([
+      for subscription in [
+        google_pubsub_subscription.deliveries, google_pubsub_subscription.results, google_pubsub_subscription.dead_results,
+      ] : one(one(subscription.push_config).oidc_token).audience == "https://callbacks-123456789012.europe-west1.run.app"
+    ])
+    error_message = "The token of a delivery or a result must be for callbacks alone."
   }
 
   assert {
@@ -75,31 +86,41 @@ run "wakes_keep_their_order_and_are_never_given_up" {
 
   assert {
     condition = alltrue([
-      for subscription in [google_pubsub_subscription.wakes, google_pubsub_subscription.deliveries] :
+      for subscription in [
+        google_pubsub_subscription.wakes, google_pubsub_subscription.deliveries,
+        google_pubsub_subscription.results, google_pubsub_subscription.dead_results,
+      ] :
       one(subscription.retry_policy).minimum_backoff == "1s" && one(subscription.expiration_policy).ttl == ""
     ])
     error_message = "Pushes are repeated from 1 s on, and subscriptions never expire."
   }
 }
 
-run "deliveries_that_fail_are_kept_and_told" {
+run "deliveries_and_results_that_fail_are_kept_and_told" {
   command = plan
 
   assert {
-    condition     = one(google_pubsub_subscription.deliveries.dead_letter_policy).dead_letter_topic == google_pubsub_topic.dead_deliveries.id
-    error_message = "Deliveries need a dead letter."
+    condition = (
+      one(google_pubsub_subscription.deliveries.dead_letter_policy).dead_letter_topic == google_pubsub_topic.dead_deliveries.id &&
+      one(google_pubsub_subscription.results.dead_letter_policy).dead_letter_topic == google_pubsub_topic.dead_results.id
+    )
+    error_message = "Deliveries and results need a dead letter."
   }
 
   assert {
-    condition = (
-      google_pubsub_topic_iam_member.dead_letter_publisher.member == local.pubsub_agent &&
-      google_pubsub_subscription_iam_member.dead_letter_subscriber.member == local.pubsub_agent
-    )
+    condition = alltrue([
+      for name in ["deliveries", "results"] :
+      google_pubsub_topic_iam_member.dead_letter_publisher[name].member == local.pubsub_agent &&
+      google_pubsub_subscription_iam_member.dead_letter_subscriber[name].member == local.pubsub_agent
+    ])
     error_message = "Without both roles Pub/Sub silently never forwards to the dead letter."
   }
 
   assert {
-    condition     = strcontains(one(one(google_monitoring_alert_policy.alert["A delivery was given up"].conditions).condition_threshold).filter, "\"deliveries-dead\"")
+    condition = (
+      strcontains(one(one(google_monitoring_alert_policy.alert["A delivery was given up"].conditions).condition_threshold).filter, "\"deliveries-dead\"") &&
+      strcontains(one(one(google_monitoring_alert_policy.alert["A result was given up"].conditions).condition_threshold).filter, "\"results-push\"")
+    )
     error_message = "Somebody must be told of a dead letter."
   }
 }
@@ -162,9 +183,9 @@ run "what_is_kept_is_protected" {
 
   assert {
     condition = toset([for name, field in google_firestore_field.override : name if length(field.ttl_config) == 1]) == toset([
-      "receipts.expires_at", "runs.expires_at", "unreadable.expires_at"
+      "dead_results.expires_at", "receipts.expires_at", "runs.expires_at", "unreadable.expires_at"
     ])
-    error_message = "Old runs, receipts and unreadable updates expire."
+    error_message = "Old runs, receipts, dead results and unreadable updates expire."
   }
 
   assert {

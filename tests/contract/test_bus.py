@@ -12,8 +12,8 @@ from starlette.routing import Route
 from shared.bus import Bus
 from shared.bus.local import LocalBus
 from shared.bus.pubsub import PubSubBus
-from shared.bus.push import parse_push, parse_receipt
-from shared.domain import Receipt, SessionKey, Wake
+from shared.bus.push import parse_push, parse_receipt, parse_result
+from shared.domain import Receipt, Result, SessionKey, Wake
 from shared.errors import BusDown, Retryable
 from tests import engines
 from tests.clock import NOON, FakeClock
@@ -149,6 +149,25 @@ async def test_a_receipt_is_pushed_to_its_own_topic_as_it_was_given(pubsub_host:
         assert await asyncio.wait_for(pushed.get(), WAIT_SECONDS) == receipt
         await bus.aclose()
         engines.unsubscribe(pubsub_host, project, "receipts")
+
+
+async def test_a_result_is_pushed_to_its_own_topic_as_it_was_given(pubsub_host: str) -> None:
+    project, pushed = f"bus-{secrets.token_hex(6)}", asyncio.Queue[Result]()
+
+    async def push(http: Request) -> Response:
+        pushed.put_nowait(parse_result(await http.body()))
+        return Response(status_code=204)
+
+    result = Result(
+        key=ONE, conversation="s", run=3, message="m", url="https://shop.example/", outcome="answered", text="Ü"
+    )
+    async with served(Starlette(routes=[Route("/results", push, methods=["POST"])])) as url:
+        engines.subscribe(pubsub_host, project, "answers", f"{url}/results")
+        bus = PubSubBus(project, "wakes", result_topic="answers", emulator=pubsub_host)
+        await bus.result(result)
+        assert await asyncio.wait_for(pushed.get(), WAIT_SECONDS) == result
+        await bus.aclose()
+        engines.unsubscribe(pubsub_host, project, "answers")
 
 
 async def test_a_topic_of_receipts_that_does_not_exist_is_named(pubsub_host: str) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 WEB = ROOT / "web"
 PHONE, DESKTOP = (360, 740), (1280, 800)
+_OFFLINE = ("ERR_INTERNET_DISCONNECTED", "transport errored")
+"""What the browser and Firestore's SDK say of a network that is gone."""
 _SWITCHES = (
     "--no-sandbox",
     "--disable-gpu",
@@ -152,6 +154,6 @@ class Chat:
         await expect(self.page.locator(".growing, .sending, .unsent")).to_have_count(0, timeout=20_000)
 
     def _console(self, message: ConsoleMessage) -> None:
-        ours = self._offline and "ERR_INTERNET_DISCONNECTED" in message.text
+        ours = self._offline and any(sign in message.text for sign in _OFFLINE)
         if message.type in ("error", "warning") and not ours:
             self.errors.append(f"{message.type}: {message.text}")

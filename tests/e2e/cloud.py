@@ -170,6 +170,7 @@ def cloud_in(
             for name, port in ports.items()
         }
         subscribe(pubsub, project, "wakes", f"{functions['run_agent'].url}/wakes")
+        subscribe(pubsub, project, "results", f"{functions['callbacks'].url}/results")
         subscribe(pubsub, project, "deliveries", f"{functions['callbacks'].url}/deliveries")
         yield Cloud(
             project=project,

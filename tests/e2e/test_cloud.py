@@ -11,13 +11,19 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from shared.auth.signature import HEADER, verify
 from shared.codec import encode
 from shared.config.demo import AGENT, CONNECTION, TENANT
-from shared.domain import Contact, Entry, digest, session_key
+from shared.domain import Contact, Entry, JsonObject, digest, session_key
 from shared.store.firestore import FirestoreStore
 from tests import engines
 from tests.e2e.cloud import BOT_TOKEN, FUNCTIONS, MODEL_KEY, Cloud, cloud_in
+from tests.servers.loopback import served
 from tests.servers.model_server import Fault
 
 RECOVERY = timedelta(seconds=15)
@@ -88,6 +94,32 @@ async def test_a_callback_approves_what_an_invoke_waits_for(cloud: Cloud) -> Non
     answered = await cloud.request("run_agent", INVOKE, json=body, headers=once)
     assert (answered.status_code, answered.json()["status"]) == (200, "answered")
     assert (await cloud.request("callbacks", callback, json={"approved": True})).status_code == 410
+
+
+async def test_who_does_not_wait_gets_the_result_posted_again_until_it_is_taken_and_can_ask_for_it(
+    cloud: Cloud,
+) -> None:
+    posted = asyncio.Queue[tuple[bytes, str]]()
+
+    async def take(request: Request) -> Response:
+        posted.put_nowait((await request.body(), request.headers[HEADER]))
+        return Response(status_code=503 if posted.qsize() < 2 else 204)
+
+    async with served(Starlette(routes=[Route("/results", take, methods=["POST"])])) as url:
+        body: JsonObject = {"input": "Where is order 1042?", "session": "posted", "callback_url": f"{url}/results"}
+        accepted = await cloud.request("run_agent", INVOKE, json=body, headers={"Prefer": "respond-async"})
+        assert (accepted.status_code, accepted.json()["status"]) == (202, "accepted")
+        while posted.qsize() < 2:
+            assert await cloud.until(accepted.json()["session_id"], "text")
+            await asyncio.sleep(0.1)
+    key = await cloud.request("api", "/v1/signing-key", method="GET")
+    results = [await posted.get() for _ in range(2)]
+    assert all(verify(key.json()["key"], body, header, datetime.now(UTC).timestamp()) for body, header in results)
+    first, again = (json.loads(body) for body, _ in results)
+    assert first == again
+    asked = await cloud.request("api", accepted.json()["run"], method="GET")
+    assert (asked.status_code, asked.json()["text"]) == (200, first["text"])
+    assert "Correos" in first["text"]
 
 
 async def test_the_tick_finds_a_message_whose_wake_was_lost(cloud: Cloud) -> None:

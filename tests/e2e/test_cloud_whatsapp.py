@@ -27,6 +27,7 @@ PATH = f"/whatsapp/{WHATSAPP_APP}"
 TOKEN, OTHER_TOKEN = "EAA0the0token0of0the0tests", "EAA0the0token0of0the0other0tenant"
 APP_SECRET, VERIFY_TOKEN = "the-secret-of-the-app", "the-token-of-the-handshake"
 OTHER_TENANT, OTHER_CONNECTION = "other", "other-whatsapp"
+NUMBER, OTHER_NUMBER = "106540352242922", "206540352242922"
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -55,18 +56,19 @@ class Number:
         headers = {SIGNATURE_HEADER: signature or right}
         return await self.cloud.request("ingest", PATH, content=body, headers=headers)
 
-    async def say(self, contact: str, text: str) -> None:
-        """The contact writes, and has been answered."""
+    async def say(self, contact: str, text: str) -> int:
+        """The contact writes, and has been answered; the number of the answer's event."""
         assert (await self.post(self.simulator.payload_message(contact, text))).status_code == 200
-        await self.answered(contact)
+        return await self.answered(contact)
 
-    async def answered(self, contact: str, after: int = 0) -> None:
-        """Return once the contact's session has an answer later than that event."""
-        await self.cloud.until(self.session(contact), "text", after)
+    async def answered(self, contact: str, after: int = 0) -> int:
+        """Return once the contact's session has an answer later than that event; the number of its event."""
+        return (await self.cloud.until(self.session(contact), "text", after))[-1].sequence
 
     def reported(self, contact: str) -> list[str]:
         """Which statuses of deliveries to the contact `callbacks` has taken off the topic, in any order."""
-        lines = [json.loads(line) for line in self.cloud.functions["callbacks"].output.splitlines()]
+        whole_lines = self.cloud.functions["callbacks"].output.rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole_lines.splitlines()]
         return sorted(line["status"] for line in lines if line["session"] == self.session(contact) and "status" in line)
 
     async def failed(self) -> list[JsonObject]:
@@ -85,7 +87,7 @@ def numbers(
     clock = FakeClock()
     ours, theirs = (
         WhatsAppSimulator(token, number, APP_SECRET, clock=clock)
-        for token, number in ((TOKEN, "106540352242922"), (OTHER_TOKEN, "206540352242922"))
+        for token, number in ((TOKEN, NUMBER), (OTHER_TOKEN, OTHER_NUMBER))
     )
     with (
         pytest.MonkeyPatch.context() as environment,
@@ -108,7 +110,7 @@ async def connect(cloud: Cloud, our_api: str, their_api: str) -> str:
             repository,
             cloud.box,
             token=TOKEN,
-            number="106540352242922",
+            number=NUMBER,
             app_secret=APP_SECRET,
             verify_token=VERIFY_TOKEN,
             api=our_api,
@@ -124,7 +126,7 @@ async def connect(cloud: Cloud, our_api: str, their_api: str) -> str:
             agent="clerk",
             api_root=their_api,
             app=WHATSAPP_APP,
-            number="206540352242922",
+            number=OTHER_NUMBER,
         )
         await repository.put_connection(OTHER_TENANT, draft)
         return await repository.create_api_key(OTHER_TENANT, "operator")
@@ -238,12 +240,12 @@ async def test_a_reply_after_the_service_window_is_listed_as_failed_for_its_tena
 async def test_a_message_among_fifty_statuses_is_answered_while_nobody_takes_receipts(ours: Number) -> None:
     contact, callbacks = "16505550106", ours.cloud.functions["callbacks"]
     ours.simulator.make_statuses()
-    await ours.say(contact, "Where is order 1042?")
+    first = await ours.say(contact, "Where is order 1042?")
     statuses = (ours.simulator.make_statuses() * 17)[:50]
     callbacks.kill()
     answer = await ours.post(envelope(*statuses, ours.simulator.payload_message(contact, "And order 1043?")))
     assert (answer.status_code, answer.json()["receipts"]) == (200, 50)
-    await ours.answered(contact, after=5)
+    await ours.answered(contact, after=first)
     assert len(ours.shown(contact)) == 2
 
     await asyncio.to_thread(callbacks.start)

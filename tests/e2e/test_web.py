@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -106,11 +107,15 @@ def firebase(
 
 
 def set_rules(firestore: str, project: str) -> None:
+    """Put `firestore.rules` in force; with them nobody reads a view without having signed in."""
     files = [{"name": "firestore.rules", "content": (ROOT / "firestore.rules").read_text()}]
     url = f"http://{firestore}/emulator/v1/projects/{project}:securityRules"
     body = json.dumps({"rules": {"files": files}}).encode()
     with urlopen(Request(url, body, {"Content-Type": "application/json"}, method="PUT")) as answer:
         assert answer.status == 200
+    view = "tenants/demo/contacts/ana/views/s1"
+    with pytest.raises(HTTPError, match="403"):
+        urlopen(f"http://{firestore}/v1/projects/{project}/databases/(default)/documents/{view}")
 
 
 async def test_a_contact_is_answered_word_by_word_through_server_sent_events(
@@ -148,6 +153,7 @@ async def test_each_contact_has_a_conversation_of_their_own(
     await sign_in(ben, "ben@example.org")
     await ben.sees("I am Ben", "Hello Ben.")
     await ben.page.screenshot(path=tmp_path / "phone.png")
+    assert await ben.page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
     assert ben.errors == guest.errors == []
 
 

@@ -17,14 +17,16 @@ Events = AsyncIterator[JsonObject]
 
 
 @asynccontextmanager
-async def following(stack: Stack, server: str, session: str, after: int | None = None) -> AsyncIterator[Events]:
+async def following(
+    stack: Stack, server: str, session: str, after: int | None = None, query: str = ""
+) -> AsyncIterator[Events]:
     """The stream's events, each as its data with `id` and `event`; ends when the block does."""
     headers = {"Authorization": f"Bearer {stack.keys.operator}"}
     if after is not None:
         headers["Last-Event-ID"] = str(after)
     async with (
         httpx.AsyncClient(base_url=server, timeout=20) as client,
-        client.stream("GET", f"/v1/sessions/{session}/events", headers=headers) as response,
+        client.stream("GET", f"/v1/sessions/{session}/events{query}", headers=headers) as response,
     ):
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")

@@ -17,7 +17,7 @@ from shared.llm.scripted import Scripted
 from shared.orchestrator.loop import UNKNOWN
 from shared.sessions.events import events
 from shared.store.sqlite import SqliteStore
-from shared.tools import Tool, ToolContext
+from shared.tools import Tool, ToolContext, ToolResult
 from tests.clock import NOON, FakeClock
 from tests.stage import ASKING, PLAN, PointedStore, Stage, message, tool
 
@@ -47,7 +47,7 @@ class Witness(Scripted):
         return await super().complete(request, on_text)
 
     def _witnessed(self, use: Tool) -> Tool:
-        async def witnessed(arguments: JsonObject, context: ToolContext) -> JsonObject:
+        async def witnessed(arguments: JsonObject, context: ToolContext) -> ToolResult:
             await self._executes(context.idempotency_key.split("-", 2)[2])
             return await use(arguments, context)
 

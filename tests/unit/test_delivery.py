@@ -8,7 +8,7 @@ from shared.errors import BusDown, ModelRefused, NotSent, Refused, Retryable, Se
 from shared.orchestrator.loop import UNKNOWN
 from shared.sessions.outbox import ATTEMPTS, LONGEST_SLEEP
 from shared.sessions.transitions import STALLS_ALLOWED
-from shared.tools import ToolContext
+from shared.tools import ToolContext, ToolResult
 from tests.clock import FakeClock
 from tests.stage import PACE, Crash, PointedStore, Stage, calls, says
 
@@ -116,7 +116,7 @@ async def test_a_slice_that_ends_in_a_run_is_continued_after_the_wake_it_publish
     stage.slice_seconds = 60
     lookup = stage.tools["lookup_order"]
 
-    async def slow(arguments: JsonObject, context: ToolContext) -> JsonObject:
+    async def slow(arguments: JsonObject, context: ToolContext) -> ToolResult:
         stage.clock.advance(60)
         return await lookup(arguments, context)
 

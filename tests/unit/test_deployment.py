@@ -74,10 +74,9 @@ def test_the_database_is_reached_through_cloud_runs_socket() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["RECADO_WAKE_TOPIC", "RECADO_DELIVERY_TOPIC"])
-def test_topics_have_the_names_that_functions_expect(name: str) -> None:
-    settings = from_environment({})
-    topic = settings.wake_topic if name == "RECADO_WAKE_TOPIC" else settings.delivery_topic
+@pytest.mark.parametrize("field", ["wake_topic", "delivery_topic", "result_topic"])
+def test_topics_have_the_names_that_functions_expect(field: str) -> None:
+    topic = getattr(from_environment({}), field)
     assert f'name       = "{topic}"' in read("terraform/pubsub.tf")
 
 

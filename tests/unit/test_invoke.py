@@ -11,7 +11,7 @@ from shared.orchestrator.drive import Driver
 from shared.orchestrator.invoke import Invoked, Invoker
 from shared.sessions.document import Run
 from shared.sessions.outbox import LONGEST_SLEEP
-from shared.tools import ToolContext
+from shared.tools import ToolContext, ToolResult
 from tests.clock import FakeClock
 from tests.stage import ASKING, PACE, PointedStore, Stage, calls, message, says
 
@@ -39,7 +39,7 @@ class Gate:
         self._lookup = stage.tools["lookup_order"]
         stage.tools["lookup_order"] = self._wait
 
-    async def _wait(self, arguments: JsonObject, context: ToolContext) -> JsonObject:
+    async def _wait(self, arguments: JsonObject, context: ToolContext) -> ToolResult:
         if not self.reached.is_set():
             self.reached.set()
             await self.opened.wait()

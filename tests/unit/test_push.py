@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from shared.bus.push import parse_push, parse_receipt
+from shared.bus.push import parse_push, parse_receipt, parse_result
 from shared.codec import encode
-from shared.domain import Receipt, SessionKey, Wake
+from shared.domain import Receipt, Result, SessionKey, Wake
 from shared.errors import BadRequest
 
 SESSION = "0123456789abcdef" * 2
@@ -54,6 +54,19 @@ def test_the_data_of_an_envelope_is_a_receipt() -> None:
         key=SessionKey("demo", SESSION), delivery="1/reply/1", provider_id="w", status="failed", at=at, reason="Ü"
     )
     assert parse_receipt(envelope(messageId="1", data=base64.b64encode(encode(receipt)).decode())) == receipt
+
+
+def test_the_data_of_an_envelope_is_a_result() -> None:
+    result = Result(
+        key=SessionKey("demo", SESSION),
+        conversation="s",
+        run=1,
+        message="m",
+        url="https://shop.example/",
+        outcome="answered",
+        text="Ü",
+    )
+    assert parse_result(envelope(messageId="1", data=base64.b64encode(encode(result)).decode())) == result
 
 
 @pytest.mark.parametrize(

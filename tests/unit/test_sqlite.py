@@ -16,7 +16,8 @@ from shared.domain import SessionKey
 from shared.errors import StoreDown
 from shared.settings import SettingsError
 from shared.store import Archived
-from shared.store.sqlite import SCHEMA, SqliteStore
+from shared.store.sqlite import SqliteStore
+from shared.store.sqlite_file import SCHEMA
 from tests.clock import FakeClock
 
 KEY = SessionKey("tenant", "a" * 32)

@@ -53,6 +53,8 @@ function element(token: MarkedToken): ComponentChildren {
       return link(token.href, token.text || token.href);
     case "text":
       return inside(token);
+    case "html":
+      return token.block ? <p>{token.text}</p> : token.text;
     default:
       return token.raw;
   }
