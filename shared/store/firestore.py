@@ -222,7 +222,7 @@ class FirestoreStore:
         """
         from google.api_core.exceptions import GoogleAPIError
         from google.cloud.firestore_v1._helpers import decode_dict
-        from google.cloud.firestore_v1.types import ListenRequest, Target
+        from google.cloud.firestore_v1.types import ListenRequest, Target, TargetChange
 
         database = f"projects/{self._project}/databases/{self._database}"
         name = f"{database}/documents/{path}"
@@ -244,6 +244,8 @@ class FirestoreStore:
                     response = await anext(responses)
                 if response is None:  # spoilt, as the emulator does now and then (firebase-js-sdk#6724)
                     return
+                if response.target_change.target_change_type == TargetChange.TargetChangeType.REMOVE:
+                    return  # the server has stopped: nothing more would come
                 if "document_change" in response:
                     document = response.document_change.document
                     fields: dict[str, Any] = decode_dict(document.fields, self._client)  # type: ignore[assignment]  # a map

@@ -96,7 +96,9 @@ async def test_an_intent_is_no_event_before_its_result(stage: Stage) -> None:
     refund = stage.tools["refund_order"]
 
     async def looks(arguments: JsonObject, context: ToolContext) -> ToolResult:
-        seen.extend(pending(await stage.session(), 0))
+        run = (await stage.session()).run
+        assert run is not None
+        seen.extend(events(run))
         return await refund(arguments, context)
 
     stage.tools["refund_order"] = looks
