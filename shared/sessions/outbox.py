@@ -31,7 +31,7 @@ async def deliver(actor: Actor, channel: Channel, connection: Connection, clock:
         except Retryable:
             await actor.commit()  # the reply must outlive this attempt, or the next one would make another
             raise
-        actor.hold(partial(mark, delivery=done))
+        actor.hold(partial(mark, delivery=done, now=clock.now()))
         if rest:
             await actor.commit()
 

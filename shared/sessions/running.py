@@ -31,6 +31,9 @@ from shared.sessions.transcript import transcript
 from shared.sessions.transitions import Verdict, record, suspend
 
 Result = TypeVar("Result")
+ARGUMENTS_SHOWN = 800
+"""Characters of a call's arguments that its approval shows: with its buttons it must be one message on any channel
+(WhatsApp: 1,024)."""
 
 
 class Running:
@@ -129,6 +132,8 @@ class Running:
             Button(label="Deny", data=f"a:{wait.id}:n"),
         )
         arguments = ", ".join(f"{name}: {value}" for name, value in call.arguments.items())
+        if len(arguments) > ARGUMENTS_SHOWN:
+            arguments = f"{arguments[:ARGUMENTS_SHOWN]} …"
         prompt = Delivery(id=wait.prompt, text=f"May I do this? {call.name} ({arguments})", buttons=buttons)
         await self._actor.commit(lambda session: suspend(session, wait, prompt))
         raise Suspended

@@ -280,15 +280,19 @@ def respond(session: Session, *, outcome: Outcome, reply: str, parts: tuple[str,
     )
 
 
-def mark(session: Session, delivery: Delivery) -> Session:
+def mark(session: Session, delivery: Delivery, now: datetime) -> Session:
     """The outbox without this delivery, and its run with what became of it."""
+    session = replace(session, outbox=tuple(known for known in session.outbox if known.id != delivery.id))
     run = session.run
-    if run is not None:
-        wait = run.wait
-        if wait is not None and wait.prompt == delivery.id:
-            wait = replace(wait, provider_id=delivery.provider_id)
-        run = replace(run, wait=wait, deliveries=(*run.deliveries, delivery))
-    return replace(session, run=run, outbox=tuple(known for known in session.outbox if known.id != delivery.id))
+    if run is None:
+        return session
+    session = replace(session, run=replace(run, deliveries=(*run.deliveries, delivery)))
+    wait = run.wait
+    if wait is None or wait.prompt != delivery.id:
+        return session
+    if delivery.status == "refused":  # nobody was asked, so nobody will answer
+        return _end_wait(session, wait, "approval", Verdict(approved=False, by="nobody: it could not be asked"), now)
+    return replace(session, run=replace(_run(session), wait=replace(wait, provider_id=delivery.provider_id)))
 
 
 def finish(session: Session, now: datetime) -> Session:

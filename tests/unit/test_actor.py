@@ -170,7 +170,7 @@ async def test_what_a_lost_heartbeat_wrote_is_not_written_again(
 
     assert await actor.keep(effect()) == "sent"
     (delivery,) = actor.session.outbox
-    actor.hold(partial(mark, delivery=replace(delivery, status="sent")))
+    actor.hold(partial(mark, delivery=replace(delivery, status="sent"), now=NOON))
     await actor.commit(release)
     session = (await loaded(store, clock)).session
     assert session == actor.session

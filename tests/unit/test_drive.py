@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.domain import Budget, JsonObject, ModelReply, Rule, Texts
-from shared.errors import ModelRefused, NotSent
+from shared.errors import ModelRefused, NotSent, Refused
 from shared.llm.arguments import parse_arguments
 from shared.published import plan_path
 from shared.sessions.outbox import ATTEMPTS
@@ -226,6 +226,15 @@ async def test_an_approval_that_nobody_gives_in_time_counts_as_denied(play: Play
     await stage.drive("tick")
     assert results(stage) == ['{"denied":true,"reason":"not approved by deadline"}']
     assert [(settled.replaces, settled.tap) for settled in stage.channel.settled] == [("m1", "")]
+    assert await stage.is_quiet()
+
+
+async def test_a_question_that_the_channel_refuses_counts_as_denied_and_the_run_goes_on(play: Play) -> None:
+    stage = play(calls("refund_order"), says("I could not ask you"))
+    stage.channel.failures.append(Refused("message is too long"))
+    await asked(stage)
+    assert results(stage) == ['{"denied":true,"reason":"not approved by nobody: it could not be asked"}']
+    assert (stage.used, stage.channel.texts) == ([], ["I could not ask you"])
     assert await stage.is_quiet()
 
 

@@ -65,7 +65,7 @@ def running(*inputs: Entry, **changes: object) -> Session:
 
 def waiting(*entries: Entry, provider_id: str = "m1", wait: Wait = WAIT, inputs: tuple[Entry, ...] = ()) -> Session:
     """A session that waits for the approval `wait`, whose question was sent, with entries in its inbox."""
-    asked = mark(suspend(running(*inputs), wait, PROMPT), replace(PROMPT, status="sent", provider_id=provider_id))
+    asked = mark(suspend(running(*inputs), wait, PROMPT), replace(PROMPT, status="sent", provider_id=provider_id), NOON)
     return replace(asked, inbox={entry.id: entry for entry in entries})
 
 
@@ -251,7 +251,7 @@ def test_a_reply_lies_in_the_outbox_in_its_parts_until_each_is_marked() -> None:
     told = respond(running(), outcome="failed", reply="ab", parts=("a", "b"), reason="why")
     assert [part.id for part in told.outbox] == ["1/reply/1", "1/reply/2"]
     assert (run_of(told).outcome, run_of(told).reason, run_of(told).reply_sequence) == ("failed", "why", 2)
-    sent = mark(told, replace(told.outbox[0], status="sent", provider_id="m1"))
+    sent = mark(told, replace(told.outbox[0], status="sent", provider_id="m1"), NOON)
     assert [part.id for part in sent.outbox] == ["1/reply/2"]
     assert [part.provider_id for part in run_of(sent).deliveries] == ["m1"]
 
