@@ -92,7 +92,7 @@ class PointedStore(SqliteStore):
     def __init__(self, path: Path) -> None:
         super().__init__(path, clock=FakeClock())
 
-    async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime) -> None:
+    async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime | None) -> None:
         self.faults.point("before append")
         await super().append(key, entries, due)
         self.faults.point("after append")

@@ -99,21 +99,18 @@ async def test_a_callback_approves_what_an_invoke_waits_for(cloud: Cloud) -> Non
 async def test_who_does_not_wait_gets_the_result_posted_again_until_it_is_taken_and_can_ask_for_it(
     cloud: Cloud,
 ) -> None:
-    posted = asyncio.Queue[tuple[bytes, str]]()
+    posted, statuses = asyncio.Queue[tuple[bytes, str]](), iter((503, 204))
 
     async def take(request: Request) -> Response:
         posted.put_nowait((await request.body(), request.headers[HEADER]))
-        return Response(status_code=503 if posted.qsize() < 2 else 204)
+        return Response(status_code=next(statuses))
 
     async with served(Starlette(routes=[Route("/results", take, methods=["POST"])])) as url:
         body: JsonObject = {"input": "Where is order 1042?", "session": "posted", "callback_url": f"{url}/results"}
         accepted = await cloud.request("run_agent", INVOKE, json=body, headers={"Prefer": "respond-async"})
         assert (accepted.status_code, accepted.json()["status"]) == (202, "accepted")
-        while posted.qsize() < 2:
-            assert await cloud.until(accepted.json()["session_id"], "text")
-            await asyncio.sleep(0.1)
+        results = [await asyncio.wait_for(posted.get(), 60) for _ in range(2)]
     key = await cloud.request("api", "/v1/signing-key", method="GET")
-    results = [await posted.get() for _ in range(2)]
     assert all(verify(key.json()["key"], body, header, datetime.now(UTC).timestamp()) for body, header in results)
     first, again = (json.loads(body) for body, _ in results)
     assert first == again

@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shared.auth import callback_token
+from shared.config.demo import TENANT
 from shared.config.publishing import publish
 from shared.domain import ModelReply, SessionKey, ToolCall, ToolSpec
 from shared.llm.scripted import Scripted
-from shared.tools import Toolbox
-from shared.tools.timers import wait_until
+from shared.sessions.document import read
 from shared.wiring import Parts
-from tests.functions.conftest import TENANT, Stack, is_problem
+from tests.functions.conftest import Stack, is_problem
 
-WAIT = ToolSpec(name="wait_until", description="Come back.", parameters={}, implementation="builtin:wait_until")
+WAIT = ToolSpec(
+    name="wait_until",
+    description="Come back later.",
+    parameters={"type": "object", "properties": {"seconds": {"type": "number"}}},
+    implementation="builtin:wait_until",
+)
 
 
 async def waiting(stack: Stack) -> str:
@@ -22,8 +27,10 @@ async def waiting(stack: Stack) -> str:
     await stack.here.repository.put_tool(TENANT, WAIT)
     await stack.here.repository.put_agent(TENANT, replace(agent.draft, tools=(*agent.draft.tools, WAIT.name)))
     await publish(stack.here.repository, stack.here.store)
-    toolbox = Toolbox({WAIT.implementation: wait_until(stack.clock)})
-    stack.here.driver = replace(stack.here.driver, toolbox=toolbox)
+    other = Parts(stack.here.settings)
+    other.clock = stack.clock
+    stack.here.driver = replace(stack.here.driver, toolbox=other.driver.toolbox)  # a real one, as `wiring` makes it
+    await other.aclose()
     call = ToolCall(id="c1", name=WAIT.name, arguments={"seconds": 3600})
     stack.model = Scripted(
         [
@@ -37,12 +44,12 @@ async def waiting(stack: Stack) -> str:
 async def test_the_tick_ends_a_wait_for_a_time(stack: Stack) -> None:
     session = await waiting(stack)
     before = (await stack.read(f"/v1/sessions/{session}")).json()
-    early = (await stack.http.post("/tick")).json()
+    early = await stack.here.wake_due()
     stack.clock.advance(3601)
-    late = (await stack.http.post("/tick")).json()
+    late = await stack.here.wake_due()
     await stack.idle()
 
-    assert (before["status"], early, late) == ("waiting", {"woken": 0}, {"woken": 1})
+    assert (before["status"], early, late) == ("waiting", 0, 1)
     assert before["wait"] == {
         "kind": "timer",
         "tool": "wait_until",
@@ -53,6 +60,13 @@ async def test_the_tick_ends_a_wait_for_a_time(stack: Stack) -> None:
 
 
 async def test_no_callback_ends_a_wait_for_a_time(stack: Stack) -> None:
-    session = await waiting(stack)
-    found = await stack.session(session) if hasattr(stack, "session") else None
-    assert found is None
+    key = SessionKey(TENANT, await waiting(stack))
+    stored = await stack.here.store.load(key)
+    found = read(key, stored) if stored is not None else None
+    assert found is not None
+    assert found.run is not None
+    assert found.run.wait is not None
+    path = f"/v1/callbacks/{callback_token.issue(stack.here.box, key, found.run.wait.id)}"
+
+    assert is_problem(await stack.http.post(path, json={"approved": True}), 410, "waits for a time")
+    assert (await stack.read(f"/v1/sessions/{key.session}")).json()["status"] == "waiting"

@@ -145,7 +145,7 @@ async def test_readers_see_what_it_waits_for_and_nobody_may_approve_it(stage: St
     await stage.pump()
     session = await stage.session()
     for audience in ("contact", "operator"):
-        shown = project(session, audience)["wait"]  # type: ignore[arg-type]  # one of them
+        shown = project(session, audience)["wait"]
         assert (shown["kind"], shown["approve"], shown["until"]) == ("timer", False, (NOON + HOUR).isoformat())
     assert session.run is not None
     last = list(events(session.run))[-1]
