@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -138,6 +139,27 @@ async def test_the_tick_finds_a_message_whose_wake_was_lost(cloud: Cloud) -> Non
     assert (ticked.status_code, ticked.json()) == (200, {"woken": 1})
     await cloud.until(cloud.session(chat), "text")
     assert len(cloud.shown(chat)) == 1
+
+
+async def test_an_invoke_streams_the_growing_text_and_its_run_outlives_the_reader(cloud: Cloud) -> None:
+    cloud.model.fail(Fault(kind="hold", message="Order 1042 is on its way to you."))
+    headers = {"Authorization": f"Bearer {cloud.api_key}", "Accept": "text/event-stream", "Idempotency-Key": "streamed"}
+    asked = {"input": "Tell me about 1042", "session": "streamed"}
+    url = cloud.functions["run_agent"].url
+    names: list[str] = []
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+        http.stream("POST", INVOKE, headers=headers, json=asked) as response,
+    ):
+        async for line in response.aiter_lines():
+            names += [line.removeprefix("event: ")] if line.startswith("event: ") else []
+            if "text.reset" in names and line.startswith("data: "):
+                break
+    assert names == ["message", "text.reset"]  # in mid-answer: the model is held
+    cloud.model.go_on.set()
+    again = await cloud.request("run_agent", INVOKE, json=asked, headers={"Idempotency-Key": "streamed"})
+    assert (again.status_code, again.json()["text"]) == (200, "Order 1042 is on its way to you.")
+    assert again.json()["run"].endswith("/runs/1")
 
 
 async def test_run_agent_killed_in_mid_run_answers_once_and_takes_no_recorded_step_again(cloud: Cloud) -> None:

@@ -9,6 +9,11 @@ interface Props {
   onDecide: (approved: boolean) => Promise<void>;
 }
 
+function headline({ kind, approve }: Wait): string {
+  if (kind === "timer") return "I will come back to this";
+  return approve ? "May I do this?" : "Waiting for an approval";
+}
+
 /** What the run waits for, with two buttons when the reader may decide. */
 export function Approval({ wait, decided, onDecide }: Props) {
   const [working, setWorking] = useState(false);
@@ -26,8 +31,8 @@ export function Approval({ wait, decided, onDecide }: Props) {
   };
 
   return (
-    <section class="approval" aria-label="Approval">
-      <h2>{wait.approve ? "May I do this?" : "Waiting for an approval"}</h2>
+    <section class="approval" aria-label={wait.kind === "timer" ? "Waiting" : "Approval"}>
+      <h2>{headline(wait)}</h2>
       <p class="tool">{spaced(wait.tool)}</p>
       <dl>
         {Object.entries(wait.arguments).map(([name, value]) => (

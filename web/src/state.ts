@@ -25,6 +25,8 @@ export interface Step {
 /** What the run waits for. */
 export interface Wait {
   id: string;
+  /** A person decides on an approval; a timer ends at `until`. */
+  kind: "approval" | "timer";
   tool: string;
   arguments: Record<string, unknown>;
   until: string;
@@ -158,6 +160,7 @@ function durable(state: State, { id, event, data }: SessionEvent): State {
 function waitOf(data: Record<string, unknown>): Wait {
   return {
     id: String(data.wait),
+    kind: data.kind === "timer" ? "timer" : "approval",
     tool: String(data.tool),
     arguments: (data.arguments ?? {}) as Wait["arguments"],
     until: String(data.until ?? ""),

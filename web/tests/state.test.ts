@@ -66,6 +66,8 @@ describe("durable events", () => {
   test("a wait is open until the next step, and stops the sign of work meanwhile", () => {
     const waiting = after(asked, looked, waits);
     expect([waiting.wait?.id, waiting.wait?.approve, busy(waiting)]).toEqual(["w1", true, false]);
+    const timer = reduce(initial, event(3, "wait", { wait: "w2", kind: "timer", tool: "wait_until", until: "", approve: false }));
+    expect(timer.wait?.kind).toBe("timer");
     const decided = reduce(waiting, event(4, "step", { step: "approve-tool-1.0", kind: "approval", name: "refund_order" }));
     expect([decided.wait, busy(decided)]).toEqual([null, true]);
   });
@@ -96,7 +98,7 @@ describe("the growing text", () => {
 describe("a view", () => {
   test("gives the same state as the events do", () => {
     const steps = [{ sequence: 2, step: "tool-1.0", kind: "tool", name: "lookup_order" }];
-    const wait = { id: "w1", tool: "refund_order", arguments: { order_id: "1042" }, until: "", approve: true };
+    const wait = { id: "w1", kind: "approval" as const, tool: "refund_order", arguments: { order_id: "1042" }, until: "", approve: true };
     const messages = [{ ...said(1, "contact", "m1"), text: "Where?", at: "2026-11-20T10:00:00Z" }];
     const seen = after(view({ sequence: 3, status: "waiting", messages, steps, wait }));
     expect(seen).toEqual({ ...after(asked, looked, waits), running: false });
