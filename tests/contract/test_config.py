@@ -23,7 +23,7 @@ from shared.config.publishing import publish
 from shared.config.repository import ConfigRepository
 from shared.domain import Budget, Connection, ExecutionPlan, Rule, Texts, api_connection
 from shared.errors import BadRequest, NotFound, TooLarge, Unauthenticated
-from shared.published import Published, connection_path
+from shared.published import Published, connection_path, member_path
 from shared.secrets.keyfile import KeyFile
 from tests.clock import FakeClock
 from tests.contract.config_values import BOT, LOOKUP, SHOP, connection_of, plan_of
@@ -161,7 +161,42 @@ async def test_an_api_key_works_until_it_is_disabled_and_its_secret_is_kept_nowh
         await authenticate(f"Bearer {key}", Published(documents, FakeClock()))
 
 
+async def test_a_user_is_published_where_the_rules_look_until_they_are_removed(
+    repository: ConfigRepository, documents: FakeDocuments
+) -> None:
+    await repository.create_tenant("other")
+    for tenant in ("demo", "other", "other"):
+        await repository.put_user(tenant, "Olga_1")
+    assert await publish(repository, documents) == 2
+    assert documents.bodies == {
+        "tenants/demo/members/Olga_1": b'{"role":"operator"}',
+        "tenants/other/members/Olga_1": b'{"role":"operator"}',
+    }
+    await repository.remove_user("demo", "Olga_1")
+    await publish(repository, documents)
+    assert list(documents.bodies) == [member_path("other", "Olga_1")]
+    with pytest.raises(NotFound):
+        await repository.remove_user("demo", "Olga_1")
+
+
 # Bad input
+
+
+@pytest.mark.parametrize("uid", ["", "a/b", "x" * 129, ".", "..", "__all__", "a\0", "a\n", "\ud800"])
+async def test_a_uid_that_cannot_name_a_document_is_refused(
+    repository: ConfigRepository, documents: FakeDocuments, uid: str
+) -> None:
+    for change in (repository.put_user("demo", uid), repository.remove_user("demo", uid)):
+        with pytest.raises(BadRequest, match="^uid is .*: use the user's Firebase uid"):
+            await change
+    assert await publish(repository, documents) == 0
+
+
+@pytest.mark.parametrize("uid", ["x" * 128, ".a", "__a", "olga@example.org", "Ольга"])
+async def test_any_other_uid_is_taken(repository: ConfigRepository, documents: FakeDocuments, uid: str) -> None:
+    await repository.put_user("demo", uid)
+    await publish(repository, documents)
+    assert list(documents.bodies) == [member_path("demo", uid)]
 
 
 async def test_a_tool_that_is_not_there_is_named_and_nothing_is_half_done(
@@ -214,6 +249,7 @@ async def test_nothing_of_another_tenant_can_be_named(repository: ConfigReposito
     await repository.put_agent("demo", replace(SHOP, tools=("lookup",)))
     await repository.put_connection("demo", BOT)
     key = (await repository.create_api_key("demo")).split("_")[1]
+    await repository.put_user("demo", "olga")
     await publish(repository, documents)
     before = dict(documents.bodies)
     refused = [
@@ -222,6 +258,7 @@ async def test_nothing_of_another_tenant_can_be_named(repository: ConfigReposito
         repository.set_connection_enabled("other", "bot", enabled=False),
         repository.set_connection_enabled("other", api_connection("demo", "shop"), enabled=False),
         repository.set_api_key_enabled("other", key, enabled=False),
+        repository.remove_user("other", "olga"),
     ]
     for attempt in refused:
         with pytest.raises((BadRequest, NotFound)):

@@ -14,7 +14,7 @@ from shared.config.database import open_engine
 from shared.config.publishing import publish
 from shared.config.repository import ConfigRepository
 from shared.errors import StoreDown
-from shared.published import connection_path
+from shared.published import connection_path, member_path
 from tests.contract.config_values import BOT, LOOKUP, SHOP, connection_of, plan_of
 from tests.fakes import FakeDocuments
 
@@ -115,6 +115,22 @@ async def test_a_late_publisher_takes_no_younger_change_out_of_the_outbox(reposi
     assert not connection_of(documents, "bot").enabled
 
 
+async def test_a_late_publisher_does_not_let_a_removed_user_back_in(repository: ConfigRepository) -> None:
+    documents = HeldDocuments()
+    await repository.put_user("demo", "olga")
+    late = asyncio.create_task(publish(repository, documents))
+    await documents.held.wait()
+    await publish(repository, documents)
+    await repository.remove_user("demo", "olga")
+    await publish(repository, documents)
+    documents.go.set()
+    await late
+    assert documents.writes[-2:] == [member_path("demo", "olga")] * 2, (
+        "the late one wrote, and what it wrote was deleted"
+    )
+    assert documents.bodies == {}
+
+
 class JitteryDocuments(FakeDocuments):
     """Every write takes a few turns of the loop, another number each time."""
 
@@ -155,6 +171,7 @@ async def test_what_was_published_and_lost_is_published_again(
     await repository.put_tool("demo", LOOKUP)
     await repository.put_agent("demo", replace(SHOP, tools=("lookup",)))
     await repository.create_api_key("demo")
+    await repository.put_user("demo", "olga")
     await publish(repository, documents)
     lost = FakeDocuments()
     await repository.republish("demo")

@@ -14,10 +14,12 @@ from shared.auth.api_key import authenticate
 from shared.channels.telegram import secret_for
 from shared.cli.migrate import migrate
 from shared.cli.simulators.telegram import TelegramSimulator
+from shared.cli.user import user
 from shared.cli.webhook import webhook
 from shared.config.demo import CONNECTION, TENANT
 from shared.domain import JsonObject
 from shared.errors import NotFound, RecadoError
+from shared.published import member_path
 from shared.settings import Settings
 from shared.wiring import Parts
 from tests.servers.loopback import served
@@ -56,6 +58,15 @@ async def test_the_demo_is_published_and_only_its_key_is_printed(
     for key in keys:
         principal = await authenticate(f"Bearer {key}", here.published)
         assert (principal.tenant, principal.role) == (TENANT, "operator")
+    await here.aclose()
+
+
+async def test_a_user_is_added_and_removed(settings: Settings) -> None:
+    await migrate(settings, demo=True, telegram_token_file="")
+    here = Parts(settings)
+    for action, there in (("add", True), ("remove", False)):
+        assert await user(settings, action, "olga", tenant=TENANT) == 0
+        assert (await here.store.get(member_path(TENANT, "olga")) is not None) is there
     await here.aclose()
 
 

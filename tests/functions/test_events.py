@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -139,3 +140,16 @@ async def test_a_store_that_goes_down_ends_the_stream_with_one_line(stack: Stack
 
     assert len(log.holding("events cut")) == 1
     assert not log.holding("ERROR")
+
+
+async def test_a_stream_ends_in_good_order_when_its_time_is_over_and_goes_on_from_the_last_number(
+    stack: Stack, server: str
+) -> None:
+    stack.here.settings = replace(stack.here.settings, stream_seconds=0.5)
+    session = await stack.say("Hello")
+    async with following(stack, server, session) as events:
+        first = [event["id"] async for event in events]
+    await stack.say("Where is order 1042?")
+    async with following(stack, server, session, after=first[-1]) as events:
+        second = [event["id"] async for event in events]
+    assert first + second == list(range(1, 9))
