@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from shared import codec
 from shared.clock import Clock
@@ -46,6 +47,18 @@ def number_path(app: str, number: str) -> str:
 
 def api_key_path(id: str) -> str:  # noqa: A002  the glossary's word
     return f"api_keys/{id}"
+
+
+def member_path(tenant: str, uid: str) -> str:
+    """Where firestore.rules look whether the user with this Firebase uid may see the tenant's consoles."""
+    return f"tenants/{tenant}/members/{uid}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """The document at `member_path`; that it is there is what counts for firestore.rules."""
+
+    role: Literal["operator"]
 
 
 class Published:

@@ -43,6 +43,10 @@ async def _run(options: argparse.Namespace) -> int:
         from shared.cli.webhook import webhook
 
         return await webhook(settings, options.connection, options.url)
+    if options.command == "user":
+        from shared.cli.user import user
+
+        return await user(settings, options.action, options.uid, tenant=options.tenant)
     from shared.cli.send import Telegram, WhatsApp, send
 
     url = options.url or f"http://127.0.0.1:{settings.port}"
@@ -82,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     webhook = commands.add_parser("webhook", help="tell Telegram where a connection's updates go")
     webhook.add_argument("url", help="address of ingest, such as https://ingest-123456789012.europe-west1.run.app")
     webhook.add_argument("--connection", default="demo-telegram")
+    user = commands.add_parser("user", help="say who may watch a tenant's sessions in a browser")
+    user.add_argument("action", choices=["add", "remove"])
+    user.add_argument("uid", help="the user's Firebase uid")
+    user.add_argument("--tenant", required=True)
     return parser
 
 

@@ -10,7 +10,15 @@ from shared.config import tables
 from shared.config.drafts import AgentDraft
 from shared.domain import ApiKey, App, Connection, ExecutionPlan, ToolSpec
 from shared.errors import BadRequest, TooLarge
-from shared.published import api_key_path, app_path, connection_path, number_path, plan_path
+from shared.published import (
+    Membership,
+    api_key_path,
+    app_path,
+    connection_path,
+    member_path,
+    number_path,
+    plan_path,
+)
 
 DOCUMENT_BYTES = 900_000
 """The largest document that is published; Firestore takes 1 MiB with everything that it adds."""
@@ -51,6 +59,15 @@ def publish_api_key(db: Session, row: tables.ApiKey) -> None:
     _enqueue(db, row.tenant_id, api_key_path(row.id), _api_key(row))
 
 
+def publish_user(db: Session, row: tables.User) -> None:
+    _enqueue(db, row.tenant_id, member_path(row.tenant_id, row.uid), _membership(row))
+
+
+def withdraw_user(db: Session, row: tables.User) -> None:
+    """Write to the outbox that the tenant has no such user."""
+    _enqueue(db, row.tenant_id, member_path(row.tenant_id, row.uid), None)
+
+
 def publish_all(db: Session, tenant: str) -> None:
     """Write all that the tenant has to the outbox."""
     for agent in db.scalars(select(tables.Agent).where(tables.Agent.tenant_id == tenant).order_by(tables.Agent.id)):
@@ -59,6 +76,8 @@ def publish_all(db: Session, tenant: str) -> None:
         publish_app(db, app)
     for key in db.scalars(select(tables.ApiKey).where(tables.ApiKey.tenant_id == tenant).order_by(tables.ApiKey.id)):
         publish_api_key(db, key)
+    for user in db.scalars(select(tables.User).where(tables.User.tenant_id == tenant).order_by(tables.User.uid)):
+        publish_user(db, user)
 
 
 def publish_again(db: Session, tenant: str, path: str, written: bytes | None) -> None:
@@ -76,6 +95,9 @@ def publish_again(db: Session, tenant: str, path: str, written: bytes | None) ->
     elif collection == "api_keys":
         key = db.get(tables.ApiKey, name)
         truth = _api_key(key) if key else None
+    elif path.startswith(members := member_path(tenant, "")):
+        user = db.get(tables.User, (tenant, path.removeprefix(members)))
+        truth = _membership(user) if user else None
     if truth != written:
         _enqueue(db, tenant, path, truth)
 
@@ -169,6 +191,10 @@ def _api_key(row: tables.ApiKey) -> bytes:
     return codec.encode(
         ApiKey(id=row.id, tenant=row.tenant_id, secret_sha256=row.secret_sha256, role=row.role, enabled=row.enabled)
     )
+
+
+def _membership(row: tables.User) -> bytes:
+    return codec.encode(Membership(role=row.role))
 
 
 def _enqueue(db: Session, tenant: str, path: str, body: bytes | None) -> None:

@@ -49,6 +49,8 @@ _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _TOOL = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _SECRET = re.compile(r"[a-z0-9_-]{1,64}(/[a-z0-9_-]{1,64})?")
 _NUMBER = re.compile(r"[0-9]{1,32}")
+_UID = re.compile(r"(?!\.\.?\Z|__.*__\Z)[^/\x00-\x1f\x7f\ud800-\udfff]{1,128}")
+"""Firebase takes more; these are the ones that can be a document's id: firebase.google.com/docs/firestore/quotas."""
 _IMPLEMENTATION = re.compile(r"builtin:[a-z0-9_]+")
 
 
@@ -62,6 +64,10 @@ def check_secret_name(name: str) -> None:
 
 def check_app(app: str) -> None:
     _matches("app", app, _ID, "1 to 64 of a-z, 0-9, _ and -, a letter or digit first")
+
+
+def check_uid(uid: str) -> None:
+    _matches("uid", uid, _UID, "the user's Firebase uid: 1 to 128 characters without /, not ., .. or __…__")
 
 
 def check_tool(tool: ToolSpec) -> None:

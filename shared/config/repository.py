@@ -27,7 +27,7 @@ from shared.domain import ToolSpec, api_connection
 from shared.errors import BadRequest, Conflict, NotFound, StoreDown
 
 Result = TypeVar("Result")
-Owned = TypeVar("Owned", tables.Connection, tables.ApiKey)
+Owned = TypeVar("Owned", tables.Connection, tables.ApiKey, tables.User)
 
 _DOWN_STATES = ("08", "40", "53", "55", "57")  # no connection, rolled back, no room, locked, shutting down
 _DOWN_SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")
@@ -209,6 +209,26 @@ class ConfigRepository:
             row = _owned(db.get(tables.ApiKey, key), tenant)
             row.enabled = enabled
             documents.publish_api_key(db, row)
+
+        await self._change(tenant, change)
+
+    async def put_user(self, tenant: str, uid: str) -> None:
+        """Let whoever has this Firebase uid see the tenant's sessions in a browser, as an operator; safe to repeat."""
+        drafts.check_uid(uid)
+
+        def change(db: Session) -> None:
+            documents.publish_user(db, db.merge(tables.User(tenant_id=tenant, uid=uid, role="operator")))
+
+        await self._change(tenant, change)
+
+    async def remove_user(self, tenant: str, uid: str) -> None:
+        """Let them see nothing more of the tenant. Raises `NotFound`."""
+        drafts.check_uid(uid)
+
+        def change(db: Session) -> None:
+            row = _owned(db.get(tables.User, (tenant, uid)), tenant)
+            db.delete(row)
+            documents.withdraw_user(db, row)
 
         await self._change(tenant, change)
 

@@ -31,6 +31,7 @@ from shared import codec
 from shared.domain import Budget, ChannelName, Effect, JsonObject, Rule, Texts
 
 KeyRole = Literal["invoker", "operator"]
+UserRole = Literal["operator"]
 
 Value = TypeVar("Value")
 
@@ -66,6 +67,7 @@ class Base(DeclarativeBase):
         ChannelName: String,
         Effect: String,
         KeyRole: String,
+        UserRole: String,
         JsonObject: Encoded(dict[str, Any]),
         tuple[str, ...]: Encoded(tuple[str, ...]),
         tuple[Rule, ...]: Encoded(tuple[Rule, ...]),
@@ -170,6 +172,15 @@ class ApiKey(Base):
     secret_sha256: Mapped[str]
     role: Mapped[KeyRole]
     enabled: Mapped[bool]
+
+
+class User(Base):
+    __tablename__ = "users"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    uid: Mapped[str] = mapped_column(primary_key=True)
+    """Firebase's, of the project that the console signs in with."""
+    role: Mapped[UserRole]
 
 
 class PublishOutbox(Base):

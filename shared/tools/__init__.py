@@ -24,8 +24,10 @@ class ToolContext:
     """The same in every attempt at this call: pass it to whatever must not happen twice."""
 
 
+RESULT_BYTES = 30_000
+"""The journal keeps every result in the session document, whose limit is 1 MiB (Firestore)."""
 ToolResult: TypeAlias = JsonObject | WaitRequest
-"""A JSON object of at most about 30 KB, or what the session shall do instead."""
+"""A JSON object of at most `RESULT_BYTES`, or what the session shall do instead."""
 Tool = Callable[[JsonObject, ToolContext], Awaitable[ToolResult]]
 """Takes the model's arguments, which may be anything."""
 
@@ -52,7 +54,10 @@ class Toolbox:
             result = await tool(arguments, context)
             if isinstance(result, WaitRequest):
                 return result
-            return decode(dict, encode(result))  # what cannot be stored is the tool's mistake
+            stored = encode(result)  # what cannot be stored is the tool's mistake
+            if len(stored) > RESULT_BYTES:
+                return {"error": f"{spec.name} gave {len(stored)} bytes, more than {RESULT_BYTES}; ask it for less"}
+            return decode(dict, stored)
         except Retryable:
             raise
         except ToolError as error:

@@ -187,7 +187,7 @@ async def test_a_uid_that_cannot_name_a_document_is_refused(
     repository: ConfigRepository, documents: FakeDocuments, uid: str
 ) -> None:
     for change in (repository.put_user("demo", uid), repository.remove_user("demo", uid)):
-        with pytest.raises(BadRequest, match="^uid is .*: use the user's Firebase uid"):
+        with pytest.raises(BadRequest, match=r"^uid is .*: use the user's Firebase uid"):
             await change
     assert await publish(repository, documents) == 0
 

@@ -11,7 +11,7 @@ from shared.errors import ModelRefused, NotSent, Refused
 from shared.llm.arguments import parse_arguments
 from shared.published import plan_path
 from shared.sessions.outbox import ATTEMPTS
-from shared.tools import Tool, ToolContext, ToolResult
+from shared.tools import RESULT_BYTES, Tool, ToolContext, ToolResult
 from tests.clock import NOON, FakeClock
 from tests.stage import (
     ASKING,
@@ -159,6 +159,18 @@ async def returning_no_json(arguments: JsonObject, context: ToolContext) -> Json
 
 async def returning_nothing(arguments: JsonObject, context: ToolContext) -> JsonObject:
     return None  # type: ignore[return-value]  # what a plugin without types may do
+
+
+async def test_a_result_that_would_fill_the_session_is_the_tools_mistake(play: Play) -> None:
+    async def boundless(arguments: JsonObject, context: ToolContext) -> JsonObject:
+        return {"rows": "x" * RESULT_BYTES}
+
+    stage = play(calls("lookup_order"), says("Too much"))
+    stage.tools["lookup_order"] = boundless
+    await stage.say("Hi")
+    await stage.pump()
+    assert f"more than {RESULT_BYTES}; ask it for less" in results(stage)[0]
+    assert stage.channel.texts == ["Too much"]
 
 
 @pytest.mark.parametrize("broken", [raising, returning_no_json, returning_nothing])
