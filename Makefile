@@ -19,9 +19,8 @@ setup: $(VENV)/installed ## make the virtual environment; again only when the re
 page: ## build the web client, where Node 20 is there; again only when it changed
 	@scripts/build-page.sh
 
-dev: ## serve everything on http://127.0.0.1:8080 (PORT changes it) with nothing to configure
-	@$(MAKE) --no-print-directory --jobs 2 setup page
-	@exec $(BIN)/recado dev
+dev: setup ## serve everything on http://127.0.0.1:8080 (PORT changes it) with nothing to configure
+	@scripts/build-page.sh & exec $(BIN)/recado dev
 
 test: setup page ## run every test
 	$(BIN)/pytest

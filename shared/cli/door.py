@@ -44,7 +44,7 @@ class Door:
             answer: ASGIApp = problem(400, "Bad request", f"Host: only {', '.join(HOSTS)} are served here")
         elif request.url.path == "/" and "key" in request.query_params:
             answer = self._let_in(request)
-        elif request.url.path == "/" and not PAGE.exists():
+        elif request.url.path == "/" and not (PAGE / "index.html").exists():
             answer = RedirectResponse("/sessions")
         elif request.url.path == "/sessions":
             answer = await self._list(request)

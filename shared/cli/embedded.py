@@ -88,7 +88,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 PAGE = Path(__file__).parents[2] / "web" / "dist"
-"""The built web client; not there before `npm run build`."""
+"""The built web client; not there before `scripts/build-page.sh` has run."""
 _PAGE = re.compile(r"/$|/index\.html$|/assets/|/[\w.-]+\.(svg|ico|png|webmanifest)$")
 _FUNCTIONS = (
     (re.compile(r"/telegram/|/whatsapp/|/v1/sessions/[^/]+/(messages|verdicts)$"), ingest_app),
@@ -102,7 +102,7 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self.simulator = TelegramSimulator(BOT_TOKEN)
-        self._page = StaticFiles(directory=PAGE, html=True) if (PAGE / "index.html").exists() else None
+        self._page = StaticFiles(directory=PAGE, html=True, check_dir=False)
         self.whatsapp = WhatsAppSimulator(WHATSAPP_TOKEN, WHATSAPP_NUMBER, WHATSAPP_APP_SECRET)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +114,7 @@ class Dispatcher:
         await self._choose(path)(scope, receive, send)
 
     def _choose(self, path: str) -> ASGIApp:
-        if self._page is not None and _PAGE.match(path):
+        if _PAGE.match(path) and (PAGE / "index.html").exists():  # it may be built while this serves already
             return self._page
         return next((app for pattern, app in _FUNCTIONS if pattern.match(path)), None) or api_app()
 
