@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ class Settings:
     """`RECADO_HOME`: the folder of the embedded database, key file and log; made with mode 0700."""
     database_url: str = ""
     """`DATABASE_URL`: SQLAlchemy URL of the configuration; empty: SQLite in `home`."""
+    files: str = ""
+    """`RECADO_FILES`: where blobs lie: `gs://bucket/prefix`, `s3://bucket/prefix` (with `pip install recado[s3]`, and
+    the AWS variables) or `file:///folder`, with or without a prefix; empty: the folder `files` in `home`, which Cloud
+    Run refuses."""
     wake_topic: str = "wakes"
     """`RECADO_WAKE_TOPIC`: the Pub/Sub topic of wakes."""
     delivery_topic: str = "deliveries"
@@ -45,6 +50,8 @@ class Settings:
     """`FIRESTORE_EMULATOR_HOST`: read by the client library as well; never together with `K_SERVICE`."""
     auth_emulator: str = ""
     """`FIREBASE_AUTH_EMULATOR_HOST`: with it the emulator's unsigned ID tokens are accepted; never with `K_SERVICE`."""
+    storage_emulator: str = ""
+    """`STORAGE_EMULATOR_HOST`: an emulator of Cloud Storage, for `gs://`; never together with `K_SERVICE`."""
     service: str = ""
     """`K_SERVICE`: set by Cloud Run; says that this is not a development machine."""
     platform_key: str = ""
@@ -86,6 +93,11 @@ class Settings:
         return self.database_url or f"sqlite:///{self.home / 'config.db'}"
 
     @property
+    def files_url(self) -> str:
+        """Where blobs lie: a URL of one of the forms of `files`, never empty."""
+        return self.files or (self.home / "files").absolute().as_uri()
+
+    @property
     def embedded(self) -> bool:
         """Whether sessions, wakes and published configuration stay in this process's folder."""
         return not self.project
@@ -104,6 +116,8 @@ _PROVIDERS = (
 )
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _FORMATS = ("text", "json")
+_BUCKET = re.compile(r"(gs|s3)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9_.:-]+)*")
+_FOLDER = re.compile(r"file:///.+")
 
 
 def current() -> Settings:
@@ -122,6 +136,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         project=environment.get("GOOGLE_CLOUD_PROJECT", ""),
         home=Path(environment.get("RECADO_HOME", str(defaults.home))),
         database_url=environment.get("DATABASE_URL", ""),
+        files=environment.get("RECADO_FILES", "").rstrip("/"),
         wake_topic=environment.get("RECADO_WAKE_TOPIC", defaults.wake_topic),
         delivery_topic=environment.get("RECADO_DELIVERY_TOPIC", defaults.delivery_topic),
         result_topic=environment.get("RECADO_RESULT_TOPIC", defaults.result_topic),
@@ -132,6 +147,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         pubsub_emulator=environment.get("PUBSUB_EMULATOR_HOST", ""),
         firestore_emulator=environment.get("FIRESTORE_EMULATOR_HOST", ""),
         auth_emulator=environment.get("FIREBASE_AUTH_EMULATOR_HOST", ""),
+        storage_emulator=environment.get("STORAGE_EMULATOR_HOST", ""),
         service=environment.get("K_SERVICE", ""),
         platform_key=environment.get("RECADO_PLATFORM_KEY", ""),
         log_level=environment.get("LOG_LEVEL", defaults.log_level).upper(),
@@ -161,6 +177,7 @@ def _check(settings: Settings) -> None:
         "PUBSUB_EMULATOR_HOST": settings.pubsub_emulator,
         "FIRESTORE_EMULATOR_HOST": settings.firestore_emulator,
         "FIREBASE_AUTH_EMULATOR_HOST": settings.auth_emulator,
+        "STORAGE_EMULATOR_HOST": settings.storage_emulator,
     }
     if settings.service and (found := [variable for variable, host in emulators.items() if host]):
         raise SettingsError(
@@ -169,6 +186,16 @@ def _check(settings: Settings) -> None:
         )
     if settings.service and settings.embedded:
         raise SettingsError("GOOGLE_CLOUD_PROJECT is empty on Cloud Run: set it, a local file would be lost")
+    bucket = bool(_BUCKET.fullmatch(settings.files))
+    if settings.files and not bucket and not _FOLDER.fullmatch(settings.files):
+        raise SettingsError(
+            f"RECADO_FILES is {settings.files!r}: use gs://bucket/prefix, s3://bucket/prefix or file:///folder"
+        )
+    if settings.service and not bucket:
+        raise SettingsError(
+            "RECADO_FILES names no bucket on Cloud Run: set it to one, such as "
+            f"gs://{settings.project}-recado-files, a local file would be lost"
+        )
 
 
 def _model(environment: Mapping[str, str]) -> str:

@@ -62,6 +62,7 @@ module "function" {
     GOOGLE_CLOUD_PROJECT        = var.project
     LOG_LEVEL                   = var.log_level
     RECADO_ADDRESSES            = jsonencode(local.urls)
+    RECADO_FILES                = "gs://${google_storage_bucket.files.name}"
     RECADO_FIREBASE_CONFIG      = var.firebase_config
     RECADO_PUSH_AUDIENCE        = lookup(local.audiences, each.key, "")
     RECADO_PUSH_SERVICE_ACCOUNT = google_service_account.push.email

@@ -169,6 +169,37 @@ run "secrets_are_sealed_with_our_key" {
   }
 }
 
+run "blobs_are_for_the_functions_alone_and_expire" {
+  command = plan
+
+  assert {
+    condition = (
+      google_storage_bucket.files.uniform_bucket_level_access &&
+      google_storage_bucket.files.public_access_prevention == "enforced"
+    )
+    error_message = "What people wrote is never public."
+  }
+
+  assert {
+    condition     = toset(keys(google_storage_bucket_iam_member.files_user)) == toset(["api", "callbacks", "ingest", "run_agent"])
+    error_message = "Each function reads and writes blobs, and nobody else does."
+  }
+
+  assert {
+    condition = (
+      one(one(google_storage_bucket.files.lifecycle_rule).condition).age == 120 &&
+      one(one(google_storage_bucket.files.lifecycle_rule).action).type == "Delete" &&
+      one(google_storage_bucket.files.soft_delete_policy).retention_duration_seconds == 0
+    )
+    error_message = "Blobs go some time after the runs that they belong to, and for good."
+  }
+
+  assert {
+    condition     = google_storage_bucket.files.name == "shop-recado-files"
+    error_message = "Another name is another bucket: blobs that are waited for would not be found."
+  }
+}
+
 run "what_is_kept_is_protected" {
   command = plan
 
@@ -183,9 +214,10 @@ run "what_is_kept_is_protected" {
 
   assert {
     condition = toset([for name, field in google_firestore_field.override : name if length(field.ttl_config) == 1]) == toset([
-      "dead_results.expires_at", "receipts.expires_at", "runs.expires_at", "unreadable.expires_at"
+      "dead_results.expires_at", "dead_runs.expires_at", "receipts.expires_at", "runs.expires_at", "seen.expires_at",
+      "steps.expires_at", "unreadable.expires_at"
     ])
-    error_message = "Old runs, receipts, dead results and unreadable updates expire."
+    error_message = "Old runs with their pages, receipts, dead runs and results, seen ids and unreadable updates expire."
   }
 
   assert {

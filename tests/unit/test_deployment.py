@@ -52,6 +52,7 @@ def test_a_deployed_function_can_use_its_environment() -> None:
             "GOOGLE_CLOUD_PROJECT": "shop",
             "LOG_LEVEL": "INFO",
             "RECADO_ADDRESSES": json.dumps({"api": "https://api-1.europe-west1.run.app"}),
+            "RECADO_FILES": "gs://shop-recado-files",
             "RECADO_PUSH_AUDIENCE": "https://callbacks-1.europe-west1.run.app",
             "RECADO_PUSH_SERVICE_ACCOUNT": "recado-push@shop.iam.gserviceaccount.com",
         }

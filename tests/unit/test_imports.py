@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = ("functions.ingest.main", "functions.run_agent.main", "functions.callbacks.main", "functions.api.main")
 GOOGLE = {"google.api_core", "google.cloud.firestore", "google.cloud.logging_v2", "google.pubsub_v1", "grpc"}
-ON_FIRST_USE = GOOGLE | {"litellm", "openai", "sqlalchemy", "alembic", "fastapi", "cryptography"}
+BUCKETS = {"fsspec", "gcsfs", "s3fs"}
+ON_FIRST_USE = GOOGLE | BUCKETS | {"litellm", "openai", "sqlalchemy", "alembic", "fastapi", "cryptography"}
 """What a cold start would notice."""
 SETS_SWITCHES_OF_ITS_LIBRARY = "shared/llm/litellm.py"
 """litellm can be told two things by the environment alone, before it is imported."""

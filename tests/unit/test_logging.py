@@ -225,7 +225,7 @@ def test_configuring_twice_writes_each_line_once(capsys: Capture) -> None:
 
 
 def test_lines_are_json_on_cloud_run_and_readable_elsewhere_unless_said_otherwise() -> None:
-    cloud = {"K_SERVICE": "ingest", "GOOGLE_CLOUD_PROJECT": "demo"}
+    cloud = {"K_SERVICE": "ingest", "GOOGLE_CLOUD_PROJECT": "demo", "RECADO_FILES": "gs://demo-recado-files"}
     assert from_environment({}).log_format == "text"
     assert from_environment(cloud).log_format == "json"
     assert from_environment({"LOG_FORMAT": "json"}).log_format == "json"

@@ -12,6 +12,7 @@ EVERY = {
     "GOOGLE_CLOUD_PROJECT": ("project", "my-project"),
     "RECADO_HOME": ("home", Path("/var/lib/recado")),
     "DATABASE_URL": ("database_url", "postgresql+pg8000://u:p@h/d"),
+    "RECADO_FILES": ("files", "gs://my-project-recado-files/blobs"),
     "RECADO_WAKE_TOPIC": ("wake_topic", "other-wakes"),
     "RECADO_DELIVERY_TOPIC": ("delivery_topic", "other-deliveries"),
     "RECADO_RESULT_TOPIC": ("result_topic", "other-results"),
@@ -27,6 +28,7 @@ EVERY = {
     "PUBSUB_EMULATOR_HOST": ("pubsub_emulator", "127.0.0.1:8085"),
     "FIRESTORE_EMULATOR_HOST": ("firestore_emulator", "127.0.0.1:8086"),
     "FIREBASE_AUTH_EMULATOR_HOST": ("auth_emulator", "127.0.0.1:9099"),
+    "STORAGE_EMULATOR_HOST": ("storage_emulator", "127.0.0.1:9023"),
     "RECADO_PLATFORM_KEY": ("platform_key", "AAAA"),
     "LOG_LEVEL": ("log_level", "DEBUG"),
     "LOG_FORMAT": ("log_format", "json"),
@@ -37,7 +39,12 @@ EVERY = {
     "RECADO_LEASE_SECONDS": ("lease_seconds", 10),
     "RECADO_RETENTION_DAYS": ("retention_days", 30),
 }
-ON_CLOUD_RUN = {"K_SERVICE": "run-agent", "GOOGLE_CLOUD_PROJECT": "my-project"}
+ON_CLOUD_RUN = {
+    "K_SERVICE": "run-agent",
+    "GOOGLE_CLOUD_PROJECT": "my-project",
+    "RECADO_FILES": "gs://my-project-recado-files",
+}
+A_PLACE_FOR_FILES = "use gs://bucket/prefix, s3://bucket/prefix or file:///folder"
 
 
 def test_an_empty_environment_gives_the_embedded_defaults() -> None:
@@ -77,6 +84,12 @@ def test_an_empty_variable_counts_as_none(variable: str) -> None:
         ("RECADO_RETENTION_DAYS", "1", "use a whole number from 2 to 3650"),
         ("LOG_LEVEL", "LOUD", "use one of DEBUG, INFO, WARNING, ERROR"),
         ("LOG_FORMAT", "xml", "use one of text, json"),
+        ("RECADO_FILES", "my-bucket", A_PLACE_FOR_FILES),
+        ("RECADO_FILES", "ftp://my-bucket/blobs", A_PLACE_FOR_FILES),
+        ("RECADO_FILES", "gs://ab", A_PLACE_FOR_FILES),
+        ("RECADO_FILES", "gs://my-bucket/a prefix", A_PLACE_FOR_FILES),
+        ("RECADO_FILES", "gs://my-bucket?endpoint=x", A_PLACE_FOR_FILES),
+        ("RECADO_FILES", "file://blobs", A_PLACE_FOR_FILES),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_the_fix(variable: str, text: str, fix: str) -> None:
@@ -103,6 +116,18 @@ def test_an_emulator_on_cloud_run_is_refused(variable: str) -> None:
 def test_cloud_run_without_a_project_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"GOOGLE_CLOUD_PROJECT is empty.*set it"):
         from_environment({"K_SERVICE": "run-agent"})
+
+
+@pytest.mark.parametrize("files", ["", "file:///tmp/files"])
+def test_cloud_run_without_a_bucket_for_files_is_refused(files: str) -> None:
+    with pytest.raises(SettingsError, match=r"RECADO_FILES names no bucket.*set it to one, such as gs://my-project-"):
+        from_environment(ON_CLOUD_RUN | {"RECADO_FILES": files})
+
+
+def test_files_lie_in_a_folder_at_home_unless_said_otherwise() -> None:
+    assert from_environment({"RECADO_HOME": "/var/lib/recado"}).files_url == "file:///var/lib/recado/files"
+    assert from_environment({"RECADO_FILES": "file:///srv/files"}).files_url == "file:///srv/files"
+    assert from_environment({"RECADO_FILES": "s3://shop/a/b/"}).files_url == "s3://shop/a/b"
 
 
 def test_on_cloud_run_lines_are_json_unless_text_is_asked_for() -> None:
