@@ -4,10 +4,12 @@ What a session's document holds, `tenants/{tenant}/sessions/{session}`:
 
     tenant, state        the state in bytes; absent until the first commit
     inbox                a map of id to bytes
+    overflow             true while entries may lie beside the document; else absent
     due                  `{shard:x}/{second}`; absent when nothing is due
     changed_at           of the last commit, so that a list in its order has only sessions that a run has claimed
     appended_at          of the last append: without it a repeated one would not change the version
 
+An entry that finds the document full is `…/inbox/{id}` with `rank` and `body`; `firestore_inbox` says how it is found.
 A finished run is `…/runs/{number}` with `number` and `body`. What shall be removed has `expires_at`, the field of the
 TTL policies in firestore.indexes.json, and its removal is billed as 1 delete. What is billed besides, failures and
 conflicts aside:
@@ -16,8 +18,10 @@ conflicts aside:
     load              1 read                     runs, list     1 read a document, at least 1
     commit            1 write                    sessions       1 read a session, at least 1
     … with archive    2 writes                   put, delete    1 write, 1 delete
-    due               16 queries: 1 read a session found, at least 16
+    due               16 queries a page: 1 read a session found, at least 16
     watch             2 reads to begin, 1 a change, 2 after each 30 s without one
+    overflow          append: 2 writes more for one entry; load: 1 read an entry beside, at least 1;
+                      commit: 1 write an entry that spills, 1 delete an entry beside that is removed
 
 `FIRESTORE_EMULATOR_HOST` is read by the client library itself, which offers no other way to name an emulator.
 """
@@ -25,8 +29,9 @@ conflicts aside:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -34,20 +39,35 @@ from typing import TYPE_CHECKING, Any
 from shared.clock import SystemClock
 from shared.domain import SessionKey
 from shared.errors import Conflict, StoreDown, TooLarge
-from shared.store import SHARDS, Archived, SessionRow, Stored, shard
+from shared.store import SHARDS, Archived, Document, Pending, SessionRow, Stored, shard
+from shared.store.firestore_inbox import NOTHING, Placing, small
 
 if TYPE_CHECKING:
-    from google.cloud.firestore import AsyncClient, AsyncDocumentReference, AsyncQuery, DocumentSnapshot
+    from google.cloud.firestore import AsyncClient, AsyncDocumentReference, AsyncWriteBatch, DocumentSnapshot
     from google.cloud.firestore_v1.services.firestore import FirestoreAsyncClient
+
+BESIDE = 200
+"""How many of the entries beside a document one `load` reads."""
+
+PAGE = 100
+"""How many sessions of a range are asked for at a time."""
 
 REOPEN_SECONDS = 1.0
 """How long a watch waits before it opens another stream after one that broke."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """Equal when the document did not change between."""
+
+    at: object
+    placing: Placing = field(compare=False)
+
+
 class FirestoreStore:
     """`SessionStore`, `Archive` and `Documents` in one Firestore database, for one event loop.
 
-    Besides what the ports say, a write raises `TooLarge` when the document would pass Firestore's 1 MiB.
+    Besides what the ports say, a commit or `put` raises `TooLarge` when a document would pass Firestore's 1 MiB.
     """
 
     limit_seconds = 6.0
@@ -66,16 +86,30 @@ class FirestoreStore:
         if "_client" in self.__dict__:
             await self._api.transport.close()  # type: ignore[no-untyped-call]  # the library's
 
-    async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime | None) -> None:
-        inbox = {"inbox": dict(entries)} if entries else {}  # an empty map would replace the whole inbox
-        fields = {**inbox, "appended_at": self._clock.now(), **_address(key, due)}
-        with _answered("append to the inbox", writing=True):
-            await self._session(key).set(fields, merge=True, **self._limits)
+    async def append(self, key: SessionKey, entries: Mapping[str, Pending], due: datetime | None) -> None:
+        inbox = {id_: entry.body for id_, entry in entries.items()}
+        marks = {"appended_at": self._clock.now(), **_address(key, due)}
+        fields = {"inbox": inbox, **marks} if inbox else marks  # an empty map would replace the whole inbox
+        try:
+            with _answered("append to the inbox", writing=True):
+                await self._session(key).set(fields, merge=True, **self._limits)
+        except TooLarge:
+            if not entries:
+                raise
+            await self._append_beside(key, entries, marks)
 
     async def load(self, key: SessionKey) -> Stored | None:
         with _answered("load a session"):
             found = await self._session(key).get(**self._limits)
-        return _stored(found.to_dict() or {}, found.update_time) if found.exists else None
+        if not found.exists:
+            return None
+        fields = found.to_dict() or {}
+        stored = _stored(fields, found.update_time)
+        if not stored.more:
+            return stored
+        query = self._session(key).collection("inbox").order_by("rank").limit(BESIDE)
+        with _answered("load an inbox"):
+            return _stored(fields, found.update_time, await query.get(**self._limits))
 
     async def commit(  # the port's
         self,
@@ -83,42 +117,52 @@ class FirestoreStore:
         version: object,
         *,
         state: bytes,
-        inbox: Mapping[str, bytes],
+        remove: Collection[str] = (),
+        spill: Mapping[str, Pending] | None = None,
         due: datetime | None,
         archive: Archived | None = None,
-        documents: Mapping[str, bytes] | None = None,
+        documents: Mapping[str, Document] | None = None,
     ) -> object:
         from google.api_core.exceptions import AlreadyExists, FailedPrecondition, NotFound
         from google.cloud.firestore import DELETE_FIELD
 
         session, batch = self._session(key), self._client.batch()
-        fields = {"state": state, "inbox": dict(inbox), "changed_at": self._clock.now(), **_address(key, due)}
+        base = _Version(None, NOTHING) if version is None else version
+        assert isinstance(base, _Version), "a version that another store gave"
+        after = base.placing.after(len(state), remove, spill or ())
+        fields = {"state": state, "changed_at": self._clock.now(), **_address(key, due)}
         if version is None:
-            batch.create(session, fields)
+            batch.create(session, fields | ({"overflow": True} if after.marked else {}))
         else:
-            unset = {} if due else {"due": DELETE_FIELD}
-            batch.update(session, fields | unset, option=self._client.write_option(last_update_time=version))
+            changes = fields | ({} if due else {"due": DELETE_FIELD}) | _inbox_changes(base.placing, after)
+            batch.update(session, changes, option=self._client.write_option(last_update_time=base.at))
+        for id_ in base.placing.beside - after.beside:
+            batch.delete(session.collection("inbox").document(id_))
+        moved = after.beside - base.placing.beside
+        _put_beside(batch, session, {id_: entry for id_, entry in (spill or {}).items() if id_ in moved})
         if archive:
             run = session.collection("runs").document(str(archive.number))
             batch.set(run, {"number": archive.number, **_document(archive.body, archive.expires_at)})
-        for path, body in (documents or {}).items():
-            batch.set(self._client.document(path), _document(body, None))
+        for path, document in (documents or {}).items():
+            batch.set(self._client.document(path), _document(document.body, document.expires_at))
         with _answered("commit a session", writing=True):
             try:
                 results = await batch.commit(**self._limits)
             except (AlreadyExists, FailedPrecondition, NotFound) as error:
                 raise Conflict(f"session {key.session} changed since it was read: read it again") from error
-        return results[0].update_time
+        return _Version(results[0].update_time, after)
 
-    async def due(self, before: datetime, limit: int = 100) -> Sequence[SessionKey]:
-        def due_in(number: int) -> AsyncQuery:
-            sessions = self._client.collection_group("sessions").order_by("due").limit(limit).select(["due"])
-            return sessions.start_at({"due": f"{number:x}/"}).end_at({"due": f"{number:x}/{_second(before)}"})
-
-        with _answered("list what is due"):
-            found = await asyncio.gather(*(due_in(number).get(**self._limits) for number in range(SHARDS)))
-        rows = sorted((row for part in found for row in part), key=lambda row: str(row.get("due")).partition("/")[2])
-        return [_key(row) for row in rows[:limit]]
+    async def due(self, before: datetime) -> AsyncGenerator[SessionKey]:
+        seen: set[SessionKey] = set()  # a session that is appended to meanwhile can come up again
+        after: dict[int, DocumentSnapshot[Any] | None] = dict.fromkeys(range(SHARDS))
+        while after:
+            with _answered("list what is due"):
+                pages = await asyncio.gather(*(self._due(number, before, last) for number, last in after.items()))
+            after = {number: page[-1] for number, page in zip(after, pages, strict=True) if len(page) == PAGE}
+            for key in (_key(row) for page in pages for row in page):
+                if key not in seen:
+                    seen.add(key)
+                    yield key
 
     async def watch(self, key: SessionKey) -> AsyncGenerator[Stored]:
         seen: object = None
@@ -128,10 +172,11 @@ class FirestoreStore:
                 seen = now.version
                 yield now
             async with aclosing(self._changes(self._session(key).path)) as changes:
-                async for fields, version in changes:
-                    if version != seen:
-                        seen = version
-                        yield _stored(fields, version)
+                async for fields, update_time in changes:
+                    now = _stored(fields, update_time)
+                    if now.version != seen:
+                        seen = now.version
+                        yield now
 
     async def run(self, key: SessionKey, number: int) -> bytes | None:
         with _answered("read a run"):
@@ -212,6 +257,25 @@ class FirestoreStore:
     def _session(self, key: SessionKey) -> AsyncDocumentReference:
         return self._client.document("tenants", key.tenant, "sessions", key.session)
 
+    async def _append_beside(
+        self, key: SessionKey, entries: Mapping[str, Pending], marks: Mapping[str, object]
+    ) -> None:
+        batch = self._client.batch()
+        _put_beside(batch, self._session(key), entries)
+        with _answered("append beside the session", writing=True):
+            await batch.commit(**self._limits)
+        # not before: who sees the mark must see the entries
+        with suppress(TooLarge), _answered("mark the session", writing=True):
+            await self._session(key).set({"overflow": True, **marks}, merge=True, **self._limits)
+
+    async def _due(
+        self, number: int, before: datetime, last: DocumentSnapshot[Any] | None
+    ) -> Sequence[DocumentSnapshot[Any]]:
+        """The first page of what is due in a range, or the one after its `last`."""
+        query = self._client.collection_group("sessions").order_by("due").limit(PAGE).select(["due"])
+        query = query.start_after(last) if last else query.start_at({"due": f"{number:x}/"})
+        return await query.end_at({"due": f"{number:x}/{_second(before)}"}).get(**self._limits)
+
     def _silence_ends(self) -> float:
         return asyncio.get_running_loop().time() + self.silence_seconds
 
@@ -279,8 +343,40 @@ def _address(key: SessionKey, due: datetime | None) -> dict[str, Any]:
     return {"tenant": key.tenant} | ({"due": f"{shard(key):x}/{_second(due)}"} if due else {})
 
 
-def _stored(fields: Mapping[str, Any], version: object) -> Stored:
-    return Stored(state=fields.get("state"), inbox=fields.get("inbox", {}), version=version)
+def _put_beside(batch: AsyncWriteBatch, session: AsyncDocumentReference, entries: Mapping[str, Pending]) -> None:
+    for id_, entry in entries.items():
+        batch.set(session.collection("inbox").document(id_), {"rank": entry.rank, "body": entry.body})
+
+
+def _inbox_changes(base: Placing, after: Placing) -> dict[str, object]:
+    """Fields to be updated. Single keys leave the map: to write it anew would cost all its bytes."""
+    from google.cloud.firestore import DELETE_FIELD
+    from google.cloud.firestore_v1.field_path import FieldPath
+
+    gone = base.inside.keys() - after.inside.keys()
+    changes: dict[str, object] = {FieldPath("inbox", id_).to_api_repr(): DELETE_FIELD for id_ in gone}
+    if after.marked != base.marked:
+        changes["overflow"] = True if after.marked else DELETE_FIELD
+    return changes
+
+
+def _stored(fields: Mapping[str, Any], at: object, beside: Sequence[DocumentSnapshot[Any]] | None = None) -> Stored:
+    """What was read; `beside` None while nobody has looked there."""
+    state, inbox, marked = fields.get("state"), fields.get("inbox", {}), "overflow" in fields
+    inside = {id_: len(body) for id_, body in inbox.items()}
+    fits, rows = small(len(state or b""), inside), beside or ()
+    more = marked or not fits if beside is None else len(rows) == BESIDE
+    found = {row.id: _body(row) for row in rows}
+    placing = Placing(inside=inside, beside=frozenset(found), settled=fits and not more, marked=marked)
+    read_to = rows[-1].get("rank") if rows and more else None
+    return Stored(
+        state=state,
+        inbox={**inbox, **found},
+        version=_Version(at, placing),
+        more=more,
+        read_to=read_to,
+        due="due" in fields,
+    )
 
 
 def _key(row: DocumentSnapshot[Any]) -> SessionKey:

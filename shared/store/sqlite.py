@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +18,14 @@ from pathlib import Path
 from shared.clock import Clock, SystemClock
 from shared.domain import SessionKey
 from shared.errors import Conflict
-from shared.store import SHARDS, Archived, SessionRow, Stored, shard
+from shared.store import SHARDS, Archived, Document, Pending, SessionRow, Stored, shard
 from shared.store.sqlite_file import Connection, transaction
+
+LOADED = 500
+"""How many entries of an inbox one `load` reads."""
+
+PAGE = 100
+"""How many sessions of a range are asked for at a time."""
 
 POLL_SECONDS = 0.1
 """How soon a watcher sees what another process wrote; what this process wrote it sees at once."""
@@ -28,9 +34,9 @@ POLL_SECONDS = 0.1
 class SqliteStore:
     """`SessionStore`, `Archive` and `Documents` in the file at `path`, which is made, readable only by its owner.
 
-    Nothing is opened before the first use, which raises `SettingsError` for a file of another schema.
-    Used from one event loop; any number of processes may have the file open. `busy_seconds` is how long a write waits
-    for the lock of another process.
+    Nothing is opened before the first use, which brings a file of the release before up to date and raises
+    `SettingsError` for one of another schema. Used from one event loop; any number of processes may have the file
+    open. `busy_seconds` is how long a write waits for the lock of another process.
     """
 
     def __init__(self, path: Path, *, busy_seconds: float = 3.0, clock: Clock | None = None) -> None:
@@ -44,7 +50,7 @@ class SqliteStore:
         await self._writer.aclose()
         await self._reader.aclose()
 
-    async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime | None) -> None:
+    async def append(self, key: SessionKey, entries: Mapping[str, Pending], due: datetime | None) -> None:
         where = (key.tenant, key.session)
 
         def write(db: sqlite3.Connection) -> None:
@@ -53,7 +59,10 @@ class SqliteStore:
                 " ON CONFLICT DO UPDATE SET version = version + 1, due = coalesce(excluded.due, due)",
                 (*where, _due(key, due)),
             )
-            _put_entries(db, where, entries)
+            db.executemany(
+                "INSERT OR REPLACE INTO inbox (tenant, session, id, body, rank) VALUES (?, ?, ?, ?, ?)",
+                [(*where, id_, entry.body, entry.rank) for id_, entry in entries.items()],
+            )
 
         await self._writer.write(write)
         self._wake_watchers(key)
@@ -62,11 +71,16 @@ class SqliteStore:
         where = (key.tenant, key.session)
 
         def read(db: sqlite3.Connection) -> Stored | None:
-            query = "SELECT state, version FROM sessions WHERE tenant = ? AND session = ?"
+            query = "SELECT state, version, due IS NOT NULL FROM sessions WHERE tenant = ? AND session = ?"
+            entries = "SELECT id, body, rank FROM inbox WHERE tenant = ? AND session = ? ORDER BY rank, id LIMIT ?"
             with transaction(db):  # both queries see the same moment
                 row = db.execute(query, where).fetchone()
-                inbox = db.execute("SELECT id, body FROM inbox WHERE tenant = ? AND session = ?", where).fetchall()
-            return Stored(state=row[0], inbox=dict(inbox), version=row[1]) if row else None
+                found = db.execute(entries, (*where, LOADED)).fetchall()
+            if not row:
+                return None
+            inbox, more = {id_: body for id_, body, _ in found}, len(found) == LOADED
+            read_to = found[-1][2] if more else None
+            return Stored(state=row[0], inbox=inbox, version=row[1], more=more, read_to=read_to, due=bool(row[2]))
 
         return await self._reader.read(read)
 
@@ -76,11 +90,13 @@ class SqliteStore:
         version: object,
         *,
         state: bytes,
-        inbox: Mapping[str, bytes],
+        remove: Collection[str] = (),
+        spill: Mapping[str, Pending] | None = None,
         due: datetime | None,
         archive: Archived | None = None,
-        documents: Mapping[str, bytes] | None = None,
+        documents: Mapping[str, Document] | None = None,
     ) -> object:
+        """See `SessionStore.commit`. Each entry is a row of its own: `spill` changes nothing."""
         where = (key.tenant, key.session)
 
         def write(db: sqlite3.Connection) -> object:
@@ -100,30 +116,33 @@ class SqliteStore:
                 ).fetchall()
             if not written:
                 raise Conflict(f"session {key.session} changed since it was read: read it again")
-            db.execute("DELETE FROM inbox WHERE tenant = ? AND session = ?", where)
-            _put_entries(db, where, inbox)
+            db.executemany(
+                "DELETE FROM inbox WHERE tenant = ? AND session = ? AND id = ?", [(*where, id_) for id_ in remove]
+            )
             if archive:
                 self._put(db, "runs", (*where, archive.number), archive.expires_at, archive.body)
-            for path, body in (documents or {}).items():
-                self._put(db, "documents", _split(path), None, body)
+            for path, document in (documents or {}).items():
+                self._put(db, "documents", _split(path), document.expires_at, document.body)
             return written[0][0]
 
         new_version = await self._writer.write(write)
         self._wake_watchers(key)
         return new_version
 
-    async def due(self, before: datetime, limit: int = 100) -> Sequence[SessionKey]:
-        def read(db: sqlite3.Connection) -> list[SessionKey]:
-            found: list[tuple[str, str, str]] = []
-            for number in range(SHARDS):
-                found += db.execute(
-                    "SELECT due, tenant, session FROM sessions WHERE due BETWEEN ? AND ? ORDER BY due LIMIT ?",
-                    (f"{number:x}/", f"{number:x}/{_second(before)}", limit),
-                )
-            found.sort(key=lambda row: row[0].partition("/")[2])
-            return [SessionKey(tenant, session) for _, tenant, session in found[:limit]]
-
-        return await self._reader.read(read)
+    async def due(self, before: datetime) -> AsyncGenerator[SessionKey]:
+        query = (
+            "SELECT tenant, session, due, rowid FROM sessions WHERE (due, rowid) > (?, ?) AND due <= ?"
+            " ORDER BY due, rowid LIMIT ?"
+        )
+        seen: set[SessionKey] = set()  # a session that is appended to meanwhile can come up again
+        for number in range(SHARDS):
+            last, end = (f"{number:x}/", 0), f"{number:x}/{_second(before)}"
+            while rows := await self._reader.rows(query, *last, end, PAGE):
+                last = rows[-1][2:]
+                for key in (SessionKey(tenant, session) for tenant, session, *_ in rows):
+                    if key not in seen:
+                        seen.add(key)
+                        yield key
 
     async def watch(self, key: SessionKey) -> AsyncGenerator[Stored]:
         """See `SessionStore.watch`. While idle it costs one look-up of the version every `POLL_SECONDS`."""
@@ -206,12 +225,6 @@ class SqliteStore:
     def _wake_watchers(self, key: SessionKey) -> None:
         for watcher in self._watchers.get(key, ()):
             watcher.set()
-
-
-def _put_entries(db: sqlite3.Connection, where: tuple[str, str], entries: Mapping[str, bytes]) -> None:
-    db.executemany(
-        "INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?)", [(*where, id_, body) for id_, body in entries.items()]
-    )
 
 
 def _due(key: SessionKey, due: datetime | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 from shared.errors import Conflict, StoreDown
 from shared.settings import SettingsError
 
-SCHEMA = 2
+SCHEMA = 3
 """`PRAGMA user_version` of the files that this release writes."""
 
 LIMIT_SECONDS = 5.0
@@ -32,7 +32,7 @@ CREATE INDEX sessions_due ON sessions (due) WHERE due IS NOT NULL;
 CREATE INDEX sessions_recent ON sessions (tenant, changed_at) WHERE changed_at IS NOT NULL;
 CREATE TABLE inbox (
     tenant TEXT NOT NULL, session TEXT NOT NULL, id TEXT NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (tenant, session, id)
+    rank INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (tenant, session, id)
 ) WITHOUT ROWID;
 CREATE TABLE runs (
     tenant TEXT NOT NULL, session TEXT NOT NULL, number INTEGER NOT NULL, expires_at TEXT, body BLOB NOT NULL,
@@ -44,6 +44,9 @@ CREATE TABLE documents (
 );
 CREATE INDEX documents_expiring ON documents (expires_at) WHERE expires_at IS NOT NULL;
 """
+
+_UPGRADES = {2: "ALTER TABLE inbox ADD COLUMN rank INTEGER NOT NULL DEFAULT 0"}
+"""The statement that makes of a file's schema the next one."""
 
 Result = TypeVar("Result")
 Work: TypeAlias = Callable[[sqlite3.Connection], Result]
@@ -152,12 +155,22 @@ def _open(path: Path, busy_seconds: float) -> sqlite3.Connection:
 
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
-    (schema,) = db.execute("PRAGMA user_version").fetchone()
-    if schema != SCHEMA:
+    """Bring a file of an earlier release up to this one's schema."""
+    if _schema(db) in _UPGRADES:
+        with transaction(db, "BEGIN IMMEDIATE"):  # another process may be about to do the same
+            while (schema := _schema(db)) in _UPGRADES:
+                db.execute(_UPGRADES[schema])
+                db.execute(f"PRAGMA user_version = {schema + 1}")
+    if (schema := _schema(db)) != SCHEMA:
         raise SettingsError(
             f"{path} has schema {schema}, this release knows {SCHEMA}: "
             "use the release that wrote it, or point RECADO_HOME at another folder"
         )
+
+
+def _schema(db: sqlite3.Connection) -> int:
+    (schema,) = db.execute("PRAGMA user_version").fetchone()
+    return int(schema)
 
 
 def _make(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from shared.clock import SystemClock
 from shared.config.database import migrate
 from shared.config.repository import ConfigRepository
 from shared.domain import SessionKey, session_key
-from shared.store import Archive, Documents, SessionStore
+from shared.store import Archive, Documents, Pending, SessionStore
 from shared.store.firestore import FirestoreStore
 from shared.store.sqlite import SqliteStore
 from tests.fakes import FakeDocuments
@@ -25,6 +25,10 @@ class Store(SessionStore, Archive, Documents, Protocol):
 
 
 OpenStore = Callable[[], Store]
+
+
+def pending(bodies: Mapping[str, bytes], rank: int = 0) -> dict[str, Pending]:
+    return {id_: Pending(body=body, rank=rank) for id_, body in bodies.items()}
 
 
 @pytest.fixture(params=["sqlite", "firestore"])

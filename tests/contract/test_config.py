@@ -21,7 +21,7 @@ from shared.config.database import open_engine
 from shared.config.drafts import AgentDraft, ConnectionDraft
 from shared.config.publishing import publish
 from shared.config.repository import ConfigRepository
-from shared.domain import Budget, Connection, ExecutionPlan, Rule, Texts, api_connection
+from shared.domain import Budget, Connection, ExecutionPlan, Queueing, Rule, Texts, api_connection
 from shared.errors import BadRequest, NotFound, TooLarge, Unauthenticated
 from shared.published import Published, connection_path, member_path
 from shared.secrets.keyfile import KeyFile
@@ -35,7 +35,8 @@ from tests.fakes import FakeDocuments
 async def test_an_agent_is_published_with_its_own_api_connection(
     repository: ConfigRepository, documents: FakeDocuments
 ) -> None:
-    await repository.put_tool("demo", LOOKUP)
+    lookup = replace(LOOKUP, timeout_seconds=2.5)
+    await repository.put_tool("demo", lookup)
     rule = Rule(tool="lookup", decision="ask", approvers=("contact",))
     draft = AgentDraft(
         id="shop",
@@ -45,7 +46,8 @@ async def test_an_agent_is_published_with_its_own_api_connection(
         tools=("lookup",),
         rules=(rule,),
         budget=Budget(model_calls=3),
-        texts=Texts(failed="Uy."),
+        texts=Texts(failed="Uy.", busy="Ya voy."),
+        queueing=Queueing(mode="collect", debounce_seconds=1.5),
     )
     assert await repository.put_agent("demo", draft) == 1
     assert await publish(repository, documents) == 2
@@ -56,10 +58,11 @@ async def test_an_agent_is_published_with_its_own_api_connection(
         agent_version=1,
         instructions=draft.instructions,
         models=draft.models,
-        tools=(LOOKUP,),
+        tools=(lookup,),
         rules=draft.rules,
         budget=draft.budget,
         texts=draft.texts,
+        queueing=draft.queueing,
     )
     assert connection_of(documents, "api-demo-shop").channel == "api"
     assert [(agent.version, agent.draft) for agent in await repository.agents("demo")] == [(1, draft)]
@@ -177,6 +180,30 @@ async def test_a_user_is_published_where_the_rules_look_until_they_are_removed(
     assert list(documents.bodies) == [member_path("other", "Olga_1")]
     with pytest.raises(NotFound):
         await repository.remove_user("demo", "Olga_1")
+
+
+async def test_what_the_release_before_wrote_reads_with_the_defaults_of_what_came_since(
+    repository: ConfigRepository, documents: FakeDocuments, database_url: str
+) -> None:
+    written = """
+        INSERT INTO agents (tenant_id, id, name, version) VALUES ('demo', 'shop', 'shop', 1);
+        INSERT INTO agent_versions (tenant_id, agent_id, version, instructions, models, tools, rules, budget, texts)
+        VALUES ('demo', 'shop', 1, 'Help.', '["scripted/demo"]', '["lookup"]', '[]', '{"model_calls":3}',
+                '{"failed":"Uy.","stopped":"Basta.","blocked":"No."}');
+        INSERT INTO tools (tenant_id, name, description, parameters, effect, implementation)
+        VALUES ('demo', 'lookup', 'Look it up.', '{"type":"object"}', 'pure', 'builtin:x')"""
+    engine = open_engine(database_url)
+    with engine.begin() as connection:
+        for statement in written.split(";"):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    texts = Texts(failed="Uy.", stopped="Basta.", blocked="No.")
+    as_it_is = replace(SHOP, name="shop", tools=("lookup",), budget=Budget(model_calls=3), texts=texts)
+    assert [agent.draft for agent in await repository.agents("demo")] == [as_it_is]
+    await repository.put_connection("demo", BOT)
+    await publish(repository, documents)
+    plan = plan_of(documents, "bot")
+    assert (plan.queueing, plan.texts, plan.tools) == (Queueing(), texts, (LOOKUP,))
 
 
 # Bad input

@@ -6,7 +6,7 @@ import pytest
 
 from shared.domain import SessionKey
 from shared.errors import Conflict
-from shared.store import Archived
+from shared.store import Archived, Document
 from tests.contract.conftest import OpenStore, Store
 
 
@@ -67,20 +67,21 @@ async def test_whoever_follows_a_document_sees_what_others_write_to_it(open_stor
 
 async def test_documents_are_written_with_the_commit_or_not_at_all(store: Store, key: SessionKey, tenant: str) -> None:
     path = f"tenants/{tenant}/views/one"
-    version = await store.commit(key, None, state=b"{}", inbox={}, due=None, documents={path: b"1"})
+    version = await store.commit(key, None, state=b"{}", due=None, documents={path: Document(body=b"1")})
     assert await store.get(path) == b"1"
     with pytest.raises(Conflict):
-        await store.commit(key, None, state=b"{}", inbox={}, due=None, documents={path: b"2"})
+        await store.commit(key, None, state=b"{}", due=None, documents={path: Document(body=b"2")})
     assert await store.get(path) == b"1"
-    await store.commit(key, version, state=b"{}", inbox={}, due=None, documents={path: b"3"})
+    await store.commit(key, version, state=b"{}", due=None, documents={path: Document(body=b"3")})
     assert await store.get(path) == b"3"
 
 
 async def test_what_will_expire_is_there_until_then(store: Store, key: SessionKey, tenant: str) -> None:
     until = datetime.now(UTC) + timedelta(days=1)
     archive = Archived(number=1, body=b"run", expires_at=until)
-    await store.commit(key, None, state=b"{}", inbox={}, due=None, archive=archive)
-    await store.put(f"tenants/{tenant}/receipts/one", b"first", until)
-    await store.put(f"tenants/{tenant}/receipts/two", b"second", until)
+    one, two = (f"tenants/{tenant}/receipts/{name}" for name in ("one", "two"))
+    documents = {one: Document(body=b"first", expires_at=until)}
+    await store.commit(key, None, state=b"{}", due=None, archive=archive, documents=documents)
+    await store.put(two, b"second", until)
     assert await store.run(key, 1) == b"run"
     assert [body for _, body in await store.list(f"tenants/{tenant}/receipts")] == [b"first", b"second"]

@@ -17,8 +17,10 @@ import pytest
 
 from shared.domain import session_key
 from shared.errors import StoreDown, TooLarge
-from shared.store import Archived
+from shared.store import Archived, Document
 from shared.store.firestore import FirestoreStore
+from tests.contract.conftest import pending
+from tests.contract.passing import Passing, passed_on
 from tests.engines import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -61,49 +63,34 @@ class Line:
         await asyncio.gather(*self._pipes)
 
 
-class Spoiling(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio ships no types
-    """Passes every call on to the emulator, but does once what the emulator does now and then.
-
-    The first write is cancelled, as when a watcher leaves at that moment; the first stream of changes begins with
-    bytes that are no message.
-    """
+class Spoiling(Passing):
+    """Does once what the emulator does now and then: the first write is cancelled, as when a watcher leaves at that
+    moment; the first stream of changes begins with bytes that are no message."""
 
     def __init__(self, host: str) -> None:
+        super().__init__(host)
         self.cancelled = False
         self.spoilt = asyncio.Event()
-        self._channel = grpc.aio.insecure_channel(host)
 
-    def service(self, details: Any) -> Any:
-        async def pass_on(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-            if details.method.endswith("/Commit") and not self.cancelled:
-                self.cancelled = True
-                await context.abort(grpc.StatusCode.CANCELLED, "call already cancelled")
-            if details.method.endswith("/Listen") and not self.spoilt.is_set():
-                yield b"\xff"
-                self.spoilt.set()
-            async for response in self._channel.stream_stream(details.method)(requests, metadata=metadata):
-                yield response
+    async def before(self, method: str, context: Any) -> None:
+        if method.endswith("/Commit") and not self.cancelled:
+            self.cancelled = True
+            await context.abort(grpc.StatusCode.CANCELLED, "call already cancelled")
 
-        metadata = [pair for pair in details.invocation_metadata if not pair[0].startswith(("grpc-", "user-agent"))]
-        return grpc.stream_stream_rpc_method_handler(pass_on)
-
-    async def aclose(self) -> None:
-        await self._channel.close()
+    async def after(self, method: str, response: bytes) -> AsyncIterator[bytes]:
+        if method.endswith("/Listen") and not self.spoilt.is_set():
+            yield b"\xff"
+            self.spoilt.set()
+        yield response
 
 
 @pytest.fixture
 async def spoilt(
     firestore_host: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[FirestoreStore, Spoiling]]:
-    server, spoiling = grpc.aio.server(), Spoiling(firestore_host)
-    server.add_generic_rpc_handlers((spoiling,))
-    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-    await server.start()
-    store = FirestoreStore(f"firestore-{secrets.token_hex(6)}")
-    yield store, spoiling
-    await store.aclose()
-    await server.stop(None)
-    await spoiling.aclose()
+    spoiling = Spoiling(firestore_host)
+    async with passed_on(spoiling, monkeypatch) as store:
+        yield store, spoiling
 
 
 @pytest.fixture
@@ -124,16 +111,16 @@ async def store(line: Line) -> AsyncIterator[FirestoreStore]:
 
 
 async def test_a_state_that_firestore_cannot_hold_is_too_large_and_changes_nothing(store: FirestoreStore) -> None:
-    await store.append(KEY, {"a": b"1"}, NOW)
+    await store.append(KEY, pending({"a": b"1"}), NOW)
     before = await store.load(KEY)
     assert before is not None
     with pytest.raises(TooLarge, match="1 MiB"):
-        await store.commit(KEY, before.version, state=b"x" * 1_048_577, inbox={}, due=None)
+        await store.commit(KEY, before.version, state=b"x" * 1_048_577, due=None)
     assert await store.load(KEY) == before
 
 
 async def test_an_append_of_nothing_takes_nothing_away(store: FirestoreStore) -> None:
-    await store.append(KEY, {"a": b"1"}, NOW)
+    await store.append(KEY, pending({"a": b"1"}), NOW)
     await store.append(KEY, {}, NOW)
     stored = await store.load(KEY)
     assert stored is not None
@@ -142,7 +129,7 @@ async def test_an_append_of_nothing_takes_nothing_away(store: FirestoreStore) ->
 
 async def test_a_write_that_the_emulator_cancelled_is_written_again(spoilt: tuple[FirestoreStore, Spoiling]) -> None:
     store, spoiling = spoilt
-    await store.append(KEY, {"a": b"1"}, NOW)
+    await store.append(KEY, pending({"a": b"1"}), NOW)
     assert spoiling.cancelled
     stored = await store.load(KEY)
     assert stored is not None
@@ -150,39 +137,39 @@ async def test_a_write_that_the_emulator_cancelled_is_written_again(spoilt: tupl
 
 
 async def test_a_watch_goes_on_after_its_stream_broke(store: FirestoreStore, line: Line) -> None:
-    await store.commit(KEY, None, state=b"first", inbox={}, due=None)
+    await store.commit(KEY, None, state=b"first", due=None)
     watched = store.watch(KEY)
     assert (await anext(watched)).state == b"first"
-    await store.append(KEY, {"a": b"1"}, NOW)
+    await store.append(KEY, pending({"a": b"1"}), NOW)
     assert (await anext(watched)).inbox == {"a": b"1"}  # only a stream that is open could tell
-    pending = asyncio.ensure_future(anext(watched))
+    following = asyncio.ensure_future(anext(watched))
     await asyncio.sleep(0)  # it listens again
     line.cut()
-    await store.append(KEY, {"b": b"2"}, NOW)
-    assert (await asyncio.wait_for(pending, WAIT_SECONDS)).inbox == {"a": b"1", "b": b"2"}
+    await store.append(KEY, pending({"b": b"2"}), NOW)
+    assert (await asyncio.wait_for(following, WAIT_SECONDS)).inbox == {"a": b"1", "b": b"2"}
 
 
 async def test_a_watch_goes_on_after_a_message_that_nobody_can_read(
     spoilt: tuple[FirestoreStore, Spoiling],
 ) -> None:
     store, spoiling = spoilt
-    await store.commit(KEY, None, state=b"first", inbox={}, due=None)
+    await store.commit(KEY, None, state=b"first", due=None)
     watched = store.watch(KEY)
     assert (await anext(watched)).state == b"first"
-    pending = asyncio.ensure_future(anext(watched))
+    following = asyncio.ensure_future(anext(watched))
     await spoiling.spoilt.wait()
-    await store.append(KEY, {"a": b"1"}, NOW)
-    assert (await asyncio.wait_for(pending, WAIT_SECONDS)).inbox == {"a": b"1"}
+    await store.append(KEY, pending({"a": b"1"}), NOW)
+    assert (await asyncio.wait_for(following, WAIT_SECONDS)).inbox == {"a": b"1"}
 
 
 async def test_a_watch_reads_again_what_a_silent_stream_kept_back(store: FirestoreStore) -> None:
     store.silence_seconds = 0  # no stream is given the time to say anything
-    await store.commit(KEY, None, state=b"before", inbox={}, due=None)
+    await store.commit(KEY, None, state=b"before", due=None)
     watched = store.watch(KEY)
     assert (await anext(watched)).state == b"before"
-    pending = asyncio.ensure_future(anext(watched))
-    await store.append(KEY, {"a": b"1"}, NOW)
-    assert (await asyncio.wait_for(pending, WAIT_SECONDS)).inbox == {"a": b"1"}
+    following = asyncio.ensure_future(anext(watched))
+    await store.append(KEY, pending({"a": b"1"}), NOW)
+    assert (await asyncio.wait_for(following, WAIT_SECONDS)).inbox == {"a": b"1"}
 
 
 @pytest.mark.parametrize("listening", [True, False])
@@ -194,10 +181,10 @@ async def test_every_method_gives_up_within_its_limit(monkeypatch: pytest.Monkey
         store.limit_seconds = 1
         began = time.monotonic()
         errors = await asyncio.gather(
-            store.append(KEY, {"a": b"1"}, NOW),
+            store.append(KEY, pending({"a": b"1"}), NOW),
             store.load(KEY),
-            store.commit(KEY, None, state=b"", inbox={}, due=None),
-            store.due(NOW),
+            store.commit(KEY, None, state=b"", due=None),
+            anext(store.due(NOW)),
             anext(store.watch(KEY)),
             store.run(KEY, 1),
             store.runs(KEY),
@@ -220,7 +207,8 @@ async def test_what_expires_says_when_in_the_field_of_the_ttl_policies(firestore
     overrides = json.loads((ROOT / "firestore.indexes.json").read_text(encoding="utf-8"))["fieldOverrides"]
     field = {override["collectionGroup"]: override["fieldPath"] for override in overrides if override.get("ttl")}
     archive = Archived(number=1, body=b"run", expires_at=NOW)
-    await store.commit(KEY, None, state=b"", inbox={}, due=None, archive=archive)
+    documents = {"tenants/t/dead_runs/1": Document(body=b"run", expires_at=NOW)}
+    await store.commit(KEY, None, state=b"", due=None, archive=archive, documents=documents)
     await store.put("tenants/t/receipts/1", b"receipt", NOW)
     await store.put("tenants/t/unreadable/1", b"kept for ever")
     await store.aclose()
@@ -229,6 +217,8 @@ async def test_what_expires_says_when_in_the_field_of_the_ttl_policies(firestore
     ) as http:
         root = f"/v1/projects/{project}/databases/(default)/documents"
         paths = [f"tenants/tenant/sessions/{KEY.session}/runs/1", "tenants/t/receipts/1", "tenants/t/unreadable/1"]
+        paths.append("tenants/t/dead_runs/1")
         found = [(await http.get(f"{root}/{path}")).json()["fields"] for path in paths]
-    assert found[0][field["runs"]] == found[1][field["receipts"]] == {"timestampValue": "2026-11-20T12:00:00Z"}
+    expiring = [found[0][field["runs"]], found[1][field["receipts"]], found[3][field["dead_runs"]]]
+    assert expiring == [{"timestampValue": "2026-11-20T12:00:00Z"}] * 3
     assert field["unreadable"] not in found[2]

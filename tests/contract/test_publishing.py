@@ -55,6 +55,19 @@ async def test_of_many_changes_of_a_document_the_last_is_written_once(
     assert await repository.pending() == []
 
 
+async def test_a_plan_that_a_newer_release_words_differently_is_published_before_whatever_comes_to_name_it(
+    repository: ConfigRepository, documents: FakeDocuments
+) -> None:
+    await repository.put_agent("demo", SHOP)
+    await repository.put_connection("demo", BOT)
+    await publish(repository, FakeDocuments())  # by the release before: under another hash
+    await repository.set_connection_enabled("demo", "api-demo-shop", enabled=True)
+    await repository.set_connection_enabled("demo", "bot", enabled=True)
+    await publish(repository, documents)
+    assert [path.split("/")[0] for path in documents.writes] == ["tenants", "connections", "connections"]
+    assert plan_of(documents, "bot") == plan_of(documents, "api-demo-shop")
+
+
 async def test_a_deletion_is_published(
     repository: ConfigRepository, documents: FakeDocuments, database_url: str
 ) -> None:
@@ -68,7 +81,7 @@ async def test_a_deletion_is_published(
 
 
 class HeldDocuments(FakeDocuments):
-    """Holds the first `put` back, before it is seen, until `go` is set."""
+    """Holds the first `put` of anything but a plan back, before it is seen, until `go` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +89,7 @@ class HeldDocuments(FakeDocuments):
         self.go = asyncio.Event()
 
     async def put(self, path: str, body: bytes, expires_at: datetime | None = None) -> None:
-        if not self.held.is_set():
+        if not self.held.is_set() and "/plans/" not in path:
             self.held.set()
             await self.go.wait()
         await super().put(path, body, expires_at)
@@ -160,7 +173,7 @@ async def test_changes_and_publishers_all_at_once_end_in_the_truth(repository: C
     shown = dict(documents.bodies)
     await repository.put_connection("demo", BOT)  # writes the truth to the outbox once more
     await repository.set_connection_enabled("demo", "api-demo-shop", enabled=True)
-    assert await publish(repository, documents) == 2
+    assert await publish(repository, documents) == 3, "the plan, once, and the two connections"
     assert documents.bodies == shown
     assert plan_of(documents, "bot").agent_version == 9
 

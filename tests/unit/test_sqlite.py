@@ -15,13 +15,43 @@ import pytest
 from shared.domain import SessionKey
 from shared.errors import StoreDown
 from shared.settings import SettingsError
-from shared.store import Archived
+from shared.store import Archived, Document, Pending
 from shared.store.sqlite import SqliteStore
 from shared.store.sqlite_file import SCHEMA
 from tests.clock import FakeClock
 
 KEY = SessionKey("tenant", "a" * 32)
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+ENTRY = {"a": Pending(body=b"1", rank=1)}
+
+SCHEMA_2 = """
+CREATE TABLE sessions (
+    tenant TEXT NOT NULL, session TEXT NOT NULL, version INTEGER NOT NULL, due TEXT, changed_at TEXT,
+    state BLOB, PRIMARY KEY (tenant, session)
+);
+CREATE INDEX sessions_due ON sessions (due) WHERE due IS NOT NULL;
+CREATE INDEX sessions_recent ON sessions (tenant, changed_at) WHERE changed_at IS NOT NULL;
+CREATE TABLE inbox (
+    tenant TEXT NOT NULL, session TEXT NOT NULL, id TEXT NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (tenant, session, id)
+) WITHOUT ROWID;
+CREATE TABLE runs (
+    tenant TEXT NOT NULL, session TEXT NOT NULL, number INTEGER NOT NULL, expires_at TEXT, body BLOB NOT NULL,
+    PRIMARY KEY (tenant, session, number)
+);
+CREATE INDEX runs_expiring ON runs (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE documents (
+    collection TEXT NOT NULL, id TEXT NOT NULL, expires_at TEXT, body BLOB NOT NULL, PRIMARY KEY (collection, id)
+);
+CREATE INDEX documents_expiring ON documents (expires_at) WHERE expires_at IS NOT NULL;
+PRAGMA user_version = 2;
+INSERT INTO sessions VALUES
+    ('tenant', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 7, 'a/2026-11-20T12:00:00', '2026-11-20T11:59:59+00:00', x'01');
+INSERT INTO inbox VALUES ('tenant', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'old', x'02');
+INSERT INTO runs VALUES ('tenant', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 1, NULL, x'03');
+INSERT INTO documents VALUES ('plans', 'one', NULL, x'04');
+"""
+"""What the release before wrote."""
 
 INCREMENT = """
 import asyncio, itertools, sys
@@ -40,7 +70,7 @@ async def main(path, times):
         number = int(stored.state) + 1 if stored else 1
         state, run = b"%d" % number, Archived(number=number, body=b"x" * 50_000)
         try:
-            await store.commit(key, stored and stored.version, state=state, inbox={}, due=None, archive=run)
+            await store.commit(key, stored and stored.version, state=state, due=None, archive=run)
         except Conflict:
             continue
         done += 1
@@ -108,7 +138,46 @@ async def test_two_processes_that_open_and_commit_at_once_lose_nothing(store: Sq
     assert stored.state == b"80"
 
 
-@pytest.mark.parametrize("schema", [0, SCHEMA + 1])
+async def test_a_file_of_the_release_before_is_brought_up_to_date_with_all_that_is_in_it(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(f"PRAGMA journal_mode = WAL; {SCHEMA_2}")
+    stores = [SqliteStore(path) for _ in range(8)]
+    found = await asyncio.gather(*(store.load(KEY) for store in stores))
+    assert [stored and (stored.state, stored.inbox) for stored in found] == [(b"\1", {"old": b"\2"})] * 8
+    store = stores[0]
+    assert [key async for key in store.due(NOW)] == [KEY]
+    assert (await store.run(KEY, 1), await store.get("plans/one")) == (b"\3", b"\4")
+    await store.append(KEY, ENTRY, NOW)
+    stored = await store.load(KEY)
+    assert stored is not None
+    assert list(stored.inbox) == ["old", "a"]
+    await store.commit(KEY, stored.version, state=b"", remove=["old"], due=None)
+    for store in stores:
+        await store.aclose()
+    new = SqliteStore(path.with_name("new.db"))
+    await new.put("plans/one", b"")
+    await new.aclose()
+    columns = []
+    for file in (path, path.with_name("new.db")):
+        with closing(sqlite3.connect(file)) as db:
+            assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+            columns.append(db.execute("PRAGMA table_info(inbox)").fetchall())
+    assert columns[0] == columns[1]
+
+
+async def test_two_processes_may_bring_a_file_up_to_date_at_once(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(f"PRAGMA journal_mode = WAL; {SCHEMA_2}")
+        db.execute("UPDATE sessions SET state = x'30'")
+        db.commit()
+    children = [await increment(path, 5) for _ in range(3)]
+    await asyncio.gather(*(child.communicate() for child in children))
+    assert [child.returncode for child in children] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("schema", [0, 1, SCHEMA + 1])
 async def test_a_file_of_another_schema_is_refused_and_left_as_it_is(
     store: SqliteStore, path: Path, schema: int
 ) -> None:
@@ -125,7 +194,7 @@ async def test_a_file_of_another_schema_is_refused_and_left_as_it_is(
 
 
 async def test_only_the_owner_can_read_the_file(store: SqliteStore, path: Path) -> None:
-    await store.append(KEY, {"a": b"1"}, NOW)
+    await store.append(KEY, ENTRY, NOW)
     modes = {file.name: stat.filemode(file.stat().st_mode) for file in (path.parent, *path.parent.iterdir())}
     files = ("recado.db", "recado.db-wal", "recado.db-shm")
     assert modes == {"home": "drwx------"} | dict.fromkeys(files, "-rw-------")
@@ -150,9 +219,9 @@ async def test_a_lock_that_is_never_released_is_store_down(store: SqliteStore, p
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreDown, match="locked"):
-            await store.append(KEY, {"a": b"1"}, NOW)
+            await store.append(KEY, ENTRY, NOW)
         other.execute("ROLLBACK")
-    await store.append(KEY, {"a": b"1"}, NOW)
+    await store.append(KEY, ENTRY, NOW)
 
 
 async def test_a_file_that_cannot_be_opened_is_store_down(tmp_path: Path) -> None:
@@ -203,11 +272,12 @@ async def test_what_has_expired_goes_with_the_next_write_of_its_sort(path: Path)
     version: object = None
     for number, expires_at in enumerate((soon, late, None), start=1):
         archive = Archived(number=number, body=b"run", expires_at=expires_at)
-        version = await store.commit(KEY, version, state=b"", inbox={}, due=None, archive=archive)
+        version = await store.commit(KEY, version, state=b"", due=None, archive=archive)
         await store.put(f"a/{number}", b"document", expires_at)
     clock.advance(timedelta(days=1, seconds=1).total_seconds())
-    await store.put("a/4", b"document", late)
-    await store.commit(KEY, version, state=b"", inbox={}, due=None, archive=replace(archive, expires_at=late))
+    documents = {"a/4": Document(body=b"document", expires_at=late)}
+    archive = replace(archive, expires_at=late)
+    await store.commit(KEY, version, state=b"", due=None, archive=archive, documents=documents)
     assert [path for path, _ in await store.list("a")] == ["a/2", "a/3", "a/4"]
     assert [number for number in (1, 2, 3) if await store.run(KEY, number)] == [2, 3]
     await store.aclose()
