@@ -19,12 +19,15 @@ Role = Literal["contact", "agent", "operator", "tool"]
 Effect = Literal["pure", "keyed", "once"]
 Decision = Literal["allow", "deny", "ask"]
 StepKind = Literal["model", "tool", "approval"]
-DeliveryStatus = Literal["pending", "sent", "refused", "unknown"]
-Outcome = Literal["answered", "failed", "stopped", "blocked"]
+QueueMode = Literal["steer", "followup", "collect", "interrupt", "reject"]
+"""What becomes of a message that comes in during a run. `steer`: the model sees it at its next call, and tool calls
+that have not begun are skipped. `followup`: it gets a run of its own. `collect`: one run takes all that came.
+`interrupt`: as `steer`, and what the model is writing is dropped for it. `reject`: the contact is told to wait."""
+DeliveryStatus = Literal["pending", "sending", "sent", "refused", "unknown"]
+"""`sending` is an intent: the call may be under way, or may have been when its process died."""
+Outcome = Literal["answered", "failed", "stopped", "blocked", "cancelled"]
 
 
-CONTEXT_BYTES = 200_000
-"""How much of the earlier conversation a session keeps for the model."""
 SEEN_FOR = timedelta(hours=26)
 """How long a session knows a message again. Telegram repeats for 24 h; an Idempotency-Key is promised for 24 h."""
 
@@ -77,9 +80,14 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitRequest:
-    """What a built-in tool asks for instead of giving a result: the run goes on at `until`, holding nothing before."""
+    """What a built-in tool asks for instead of giving a result: the run goes on when that is there, holding nothing
+    before."""
 
     until: datetime
+    """The end of a timer; for the others the deadline, after which the model is told that nobody answered."""
+    kind: Literal["timer", "callback", "operator"] = "timer"
+    question: str = ""
+    """For `operator`: what a person is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +142,8 @@ class ToolSpec:
     effect: Effect = "keyed"
     implementation: str
     """Which registered function runs: `builtin:<name>`."""
+    timeout_seconds: float = 60.0
+    """How long one execution may take. A `once` tool whose process died is held to be at work for as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,10 +177,25 @@ class Texts:
     failed: str = "Sorry, I could not answer that just now. Please try again in a few minutes."
     stopped: str = "Sorry, that took more steps than I am allowed to take. Could you ask for something smaller?"
     blocked: str = "Sorry, I cannot answer here at the moment."
+    cancelled: str = "Stopped."
+    idle: str = "There is nothing to stop."
+    busy: str = "One moment, please: I am still working on your last message."
 
     def of(self, outcome: Outcome) -> str:
         """What a contact is told when a run ends like that; empty for `answered`."""
-        return {"failed": self.failed, "stopped": self.stopped, "blocked": self.blocked}.get(outcome, "")
+        return "" if outcome == "answered" else str(getattr(self, outcome))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queueing:
+    """How an agent takes messages that come in quick succession, or while it is at work."""
+
+    mode: QueueMode = "steer"
+    debounce_seconds: float = 0.5
+    """A run begins once nobody has written for so long; 0: at once. Callers of an invoke, commands and button taps do
+    not wait."""
+    debounce_most_seconds: float = 2.5
+    """A run begins so long after its first message, however fast they come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +212,7 @@ class ExecutionPlan:
     rules: tuple[Rule, ...] = ()
     budget: Budget = field(default_factory=Budget)
     texts: Texts = field(default_factory=Texts)
+    queueing: Queueing = field(default_factory=Queueing)
 
     def tool(self, name: str) -> ToolSpec | None:
         """The tool of that name, if the plan has it."""
@@ -215,17 +241,6 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class App:
-    """A Meta app: one callback address for all numbers connected through it, of any tenant."""
-
-    id: str
-    tenant: str
-    """Who owns it and may change it."""
-    secrets: dict[str, str] = field(default_factory=dict)
-    """Name to ciphertext: `app_secret` signs what Meta posts, `verify_token` is asked for by its handshake."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """A provider's report about one delivery."""
 
@@ -240,17 +255,6 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKey:
-    """A published API key: what a caller presents is `rk_<id>_<secret>`; only the secret's hash is kept."""
-
-    id: str
-    tenant: str
-    secret_sha256: str
-    role: Literal["invoker", "operator"] = "invoker"
-    enabled: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """Who makes a request, once it is known."""
 
@@ -262,11 +266,13 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What waits in a session's inbox: a message, a verdict on an approval, or that an operator watches."""
+    """What waits in a session's inbox: a message, or a control entry. `verdict`: on an approval; `answer`: what a
+    callback or an operator brings to a wait; `stop`: cancel what is being done; `receipt`: whether a delivery was
+    taken; `watch`: an operator looks on."""
 
     id: str
     """Hash of the connection and the channel's own id: a channel that repeats itself writes the same entry again."""
-    kind: Literal["message", "verdict", "watch"]
+    kind: Literal["message", "verdict", "answer", "stop", "receipt", "watch"]
     connection: str
     conversation: str
     order: int
@@ -275,8 +281,16 @@ class Entry:
     received_at: datetime
     contact: Contact
     text: str = ""
+    blob: str = ""
+    """Name of the blob that has the text, when that is long: then `text` is empty."""
+    size: int = 0
+    """Bytes of the text in the blob."""
     token: str = ""
-    """Only for a verdict: which approval it answers."""
+    """Only for a verdict or an answer: id of the wait that it ends."""
+    result: JsonObject | None = None
+    """Only for an answer: what the tool call gives to the model."""
+    receipt: Receipt | None = None
+    """Only for a receipt."""
     approved: bool = False
     tap: str = ""
     """Only for a verdict by a button: the channel's id of the tap, to be answered."""
@@ -336,6 +350,15 @@ class Delivery:
     """The channel's id of the tap that this answers; with it or with `replaces` the channel settles, not sends."""
     status: DeliveryStatus = "pending"
     attempts: int = 0
+    epoch: int = 0
+    """Of the attempt that means to send it, or meant to."""
+    repeated: int = 0
+    """How often it was sent again although an earlier attempt, cut by a crash, may have sent it: the contact may have
+    seen it so many times more."""
+    not_before: datetime | None = None
+    """When it is tried again: the channel's flood control, or how long a receipt is waited for."""
+    first_tried: datetime | None = None
+    """Since when the channel does not take it; empty while nothing was in its way."""
     provider_id: str = ""
     """The channel's id of the sent message; empty until it is known."""
     reason: str = ""

@@ -13,6 +13,7 @@ RecadoError
 │   ├── ModelFailed        no model of the route answered
 │   ├── BudgetSpent        the run used what its plan allows
 │   ├── Stalled            several attempts in a row recorded nothing
+│   ├── Cancelled          somebody asked to stop
 │   └── Blocked            the run may not start: disabled, not published, not allowed
 ├── SendError              a channel did not take a delivery
 │   ├── NotSent            surely not delivered; may be sent again after `retry_after` seconds
@@ -83,6 +84,12 @@ class Blocked(PlatformError):
 
 class Stalled(PlatformError):
     """Several attempts in a row recorded nothing."""
+
+
+class Cancelled(PlatformError):
+    """Somebody asked to stop; the message says who."""
+
+    outcome: Outcome = "cancelled"
 
 
 class ModelError(RecadoError):

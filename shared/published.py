@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from shared import codec
 from shared.clock import Clock
-from shared.domain import ApiKey, App, Connection, ExecutionPlan
+from shared.domain import Connection, ExecutionPlan
 from shared.errors import Blocked, NotFound
 from shared.store import Documents
 
@@ -52,6 +52,28 @@ def api_key_path(id: str) -> str:  # noqa: A002  the glossary's word
 def member_path(tenant: str, uid: str) -> str:
     """Where firestore.rules look whether the user with this Firebase uid may see the tenant's consoles."""
     return f"tenants/{tenant}/members/{uid}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """A Meta app: one callback address for all numbers connected through it, of any tenant."""
+
+    id: str
+    tenant: str
+    """Who owns it and may change it."""
+    secrets: dict[str, str] = field(default_factory=dict)
+    """Name to ciphertext: `app_secret` signs what Meta posts, `verify_token` is asked for by its handshake."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A published API key: what a caller presents is `rk_<id>_<secret>`; only the secret's hash is kept."""
+
+    id: str
+    tenant: str
+    secret_sha256: str
+    role: Literal["invoker", "operator"] = "invoker"
+    enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shared.channels.results import ResultPoster
     from shared.config.repository import ConfigRepository
     from shared.domain import Entry, Receipt, Result, SessionKey, Wake
+    from shared.files.fsspec import AmazonFiles, FolderFiles, GoogleFiles
     from shared.llm.litellm import LiteLLM
     from shared.orchestrator.drive import Driver
     from shared.orchestrator.invoke import Invoker
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from shared.store.sqlite import SqliteStore
 
 
+WOKEN_AT_ONCE = 100
 _used: ContextVar[Parts | None] = ContextVar("used", default=None)
 
 
@@ -101,6 +103,13 @@ class Parts:
         from shared.store.firestore import FirestoreStore
 
         return FirestoreStore(self.settings.project)
+
+    @cached_property
+    def files(self) -> FolderFiles | GoogleFiles | AmazonFiles:
+        """Blobs."""
+        from shared.files.fsspec import open_files
+
+        return open_files(self.settings.files_url, self.settings.storage_emulator)
 
     @cached_property
     def bus(self) -> LocalBus | PubSubBus:
@@ -191,10 +200,12 @@ class Parts:
         from shared.llm.scripted import Scripted
         from shared.orchestrator.drive import Driver
         from shared.tools import Toolbox, demo
+        from shared.tools.operators import ask_operator
         from shared.tools.timers import wait_until
 
         return Driver(
             store=self.store,
+            files=self.files,
             bus=self.bus,
             published=self.published,
             route=Route({"scripted": Scripted, "": lambda: self.litellm}, self.clock),
@@ -203,7 +214,9 @@ class Parts:
                     "builtin:lookup_order": demo.lookup_order,
                     "builtin:refund_order": demo.refund_order,
                     "builtin:wait_until": wait_until(self.clock),
-                }
+                    "builtin:ask_operator": ask_operator(self.clock),
+                },
+                callback=self.callback_address,
             ),
             channels={
                 "telegram": Telegram(self.http, self.box, self.settings.telegram_api),
@@ -223,22 +236,37 @@ class Parts:
 
         return Invoker(self.driver, self.store)
 
+    def callback_address(self, key: SessionKey, wait: str) -> str:
+        """Where a callback to this wait is posted."""
+        import json
+
+        from shared.auth import callback_token
+
+        root = json.loads(self.settings.addresses or "{}").get("callbacks", f"http://127.0.0.1:{self.settings.port}")
+        return f"{root}/v1/callbacks/{callback_token.issue(self.box, key, wait)}"
+
     async def accept(self, key: SessionKey, *entries: Entry) -> None:
         """Put the entries into their session, durably, and wake it; see `sessions.accept`."""
         from shared.sessions.accept import accept
 
-        await accept(self.store, self.bus, self.clock, self.pace, key, *entries)
+        await accept(self.store, self.files, self.bus, self.clock, self.pace, key, *entries)
 
     async def wake_due(self) -> int:
         """Publish a wake for every session that is due, and say how many: the tick."""
         if self.settings.embedded:
             await self.local_results.resume()
-        keys = await self.store.due(self.clock.now(), limit=1000)
-        woken = await asyncio.gather(*(self.bus.wake(key) for key in keys), return_exceptions=True)
+        woken: list[BaseException | None] = []
+        batch: list[SessionKey] = []
+        async for key in self.store.due(self.clock.now()):
+            batch.append(key)
+            if len(batch) == WOKEN_AT_ONCE:
+                woken += await asyncio.gather(*map(self.bus.wake, batch), return_exceptions=True)
+                batch.clear()
+        woken += await asyncio.gather(*map(self.bus.wake, batch), return_exceptions=True)
         for failure in woken:  # only once each of them was tried: one that fails must not hide the others
-            if isinstance(failure, BaseException):
+            if failure is not None:
                 raise failure
-        return len(keys)
+        return len(woken)
 
     async def verify_push(self, authorization: str | None) -> None:
         """Raise `Unauthenticated` unless Pub/Sub or the scheduler sent it; the Pub/Sub emulator sends no token."""
@@ -249,7 +277,8 @@ class Parts:
         """Keep what a provider reports about a delivery; see `sessions.receipts`."""
         from shared.sessions.receipts import record
 
-        await record(self.store, receipt, self.pace.expiry(self.clock.now()))
+        now = self.clock.now()
+        await record(self.store, self.accept, receipt, now, self.pace.expiry(now))
 
     async def tell(self, result: Result) -> None:
         """Post a result to its caller; see `sessions.results`."""
@@ -284,7 +313,7 @@ class Parts:
 
     async def aclose(self) -> None:
         """Close what was made, the bus first: what it has in flight uses the rest."""
-        for name in ("bus", "litellm", "result_poster", "http", "repository", "store"):
+        for name in ("bus", "litellm", "result_poster", "http", "repository", "files", "store"):
             if name in self.__dict__:
                 await self.__dict__[name].aclose()
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 
+from shared.channels import Resend
 from shared.clock import Clock
 from shared.domain import Connection, Delivery, Receipt, Result, SessionKey, Wake
 from shared.errors import BusDown, StoreDown
@@ -58,6 +59,25 @@ Point = Callable[[str], None]
 """Called with the name of what is about to happen, or just did; raises to end the process there."""
 
 
+class FakeFiles:
+    """`Files` in a dict that tests may look into."""
+
+    def __init__(self, point: Point) -> None:
+        self.bodies: dict[str, bytes] = {}
+        self._point = point
+
+    async def put(self, path: str, body: bytes) -> None:
+        self._point("before put")
+        self.bodies[path] = body
+        self._point("after put")
+
+    async def get(self, path: str) -> bytes | None:
+        return self.bodies.get(path)
+
+    async def delete(self, path: str) -> None:
+        self.bodies.pop(path, None)
+
+
 class FakeBus:
     """`Bus` that keeps its wakes in `queue` until a test takes them out. While `down`, it takes none."""
 
@@ -95,6 +115,7 @@ class FakeChannel:
 
     text_limit = 4096
     typing_seconds = 4.0
+    resend: Resend = "counted"
 
     def __init__(self, point: Point) -> None:
         self.sent: list[Delivery] = []

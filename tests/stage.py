@@ -7,7 +7,7 @@ raises `Crash`, and so does every later call until `restart`, as nothing more co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from shared.domain import (
     JsonObject,
     ModelReply,
     ModelRequest,
+    Queueing,
     Rule,
     SessionKey,
     ToolCall,
@@ -41,11 +42,11 @@ from shared.published import Published, connection_path, plan_path
 from shared.sessions.accept import accept
 from shared.sessions.actor import Pace
 from shared.sessions.document import Run, Session, read
-from shared.store import Archived, Stored
+from shared.store import Archived, Document, Pending, Stored
 from shared.store.sqlite import SqliteStore
-from shared.tools import Tool, Toolbox, ToolContext, demo
+from shared.tools import LookUp, Tool, Toolbox, ToolContext, demo
 from tests.clock import NOON, FakeClock
-from tests.fakes import FakeBus, FakeChannel, FakeDocuments
+from tests.fakes import FakeBus, FakeChannel, FakeDocuments, FakeFiles
 
 TENANT, CONNECTION, MODEL = "acme", "bot", "scripted/queue"
 ANA, BEN = Contact(id="7", name="Ana"), Contact(id="8", name="Ben")
@@ -62,6 +63,7 @@ class Faults:
     def __init__(self) -> None:
         self.at: set[int] = set()
         self.passed: list[str] = []
+        self._stop = ("", 0)
         self._dead = False
         self._moved = asyncio.Event()
 
@@ -70,12 +72,28 @@ class Faults:
             raise Crash
         self.passed.append(name)
         self._moved.set()
+        if (name, self.passed.count(name)) == self._stop:
+            self._dead = True
+            raise Crash
         if len(self.passed) - 1 in self.at:
             self._dead = True
             raise Crash
 
+    def stop_at(self, name: str, times: int) -> None:
+        """Kill the process when it passes this point for that time."""
+        self._stop = (name, times)
+
     def restart(self) -> None:
         self._dead = False
+
+    async def until(self, happened: Callable[[], Awaitable[bool]]) -> None:
+        """Return once that is so; asked again after each point."""
+        async with asyncio.timeout(10):
+            while True:
+                self._moved.clear()
+                if await happened():
+                    return
+                await self._moved.wait()
 
     async def passes(self, name: str, times: int) -> None:
         """Return once this point was passed so often since the start."""
@@ -92,7 +110,7 @@ class PointedStore(SqliteStore):
     def __init__(self, path: Path) -> None:
         super().__init__(path, clock=FakeClock())
 
-    async def append(self, key: SessionKey, entries: Mapping[str, bytes], due: datetime | None) -> None:
+    async def append(self, key: SessionKey, entries: Mapping[str, Pending], due: datetime | None) -> None:
         self.faults.point("before append")
         await super().append(key, entries, due)
         self.faults.point("after append")
@@ -109,14 +127,15 @@ class PointedStore(SqliteStore):
         version: object,
         *,
         state: bytes,
-        inbox: Mapping[str, bytes],
+        remove: Collection[str] = (),
+        spill: Mapping[str, Pending] | None = None,
         due: datetime | None,
         archive: Archived | None = None,
-        documents: Mapping[str, bytes] | None = None,
+        documents: Mapping[str, Document] | None = None,
     ) -> object:
         self.faults.point("before commit")
         new = await super().commit(
-            key, version, state=state, inbox=inbox, due=due, archive=archive, documents=documents
+            key, version, state=state, remove=remove, spill=spill, due=due, archive=archive, documents=documents
         )
         self.faults.point("after commit")
         return new
@@ -145,11 +164,13 @@ class Stage:
         store.faults = self.faults
         self.script = Scripted(replies)
         self.documents = FakeDocuments()
+        self.files = FakeFiles(self.faults.point)
         self.channel = FakeChannel(self.faults.point)
         self.bus = FakeBus(self.faults.point, clock)
         self.used: list[str] = []
         """The idempotency key of each execution of a tool, in order."""
         self.tools: dict[str, Tool] = {"lookup_order": self._lookup, "refund_order": self._refund}
+        self.look_ups: dict[str, LookUp] = {}
         self.conversation = "1"
         self.slice_seconds = 480.0
         self.publish(PLAN)
@@ -173,10 +194,11 @@ class Stage:
         gateway = PointedGateway(self.script, self.faults)
         return Driver(
             store=self.store,
+            files=self.files,
             bus=self.bus,
             published=Published(self.documents, self.clock),
             route=Route({"scripted": lambda: gateway}, self.clock),
-            toolbox=Toolbox({f"builtin:{name}": tool for name, tool in self.tools.items()}),
+            toolbox=Toolbox({f"builtin:{name}": tool for name, tool in self.tools.items()}, self.look_ups),
             channels={"telegram": self.channel},
             clock=self.clock,
             pace=PACE,
@@ -187,7 +209,7 @@ class Stage:
         """Accept an entry, as `ingest` does, and again when the process is killed meanwhile."""
         while True:
             try:
-                await accept(self.store, self.bus, self.clock, PACE, self.key, entry)
+                await accept(self.store, self.files, self.bus, self.clock, PACE, self.key, entry)
             except Crash:
                 self.faults.restart()
             else:
@@ -236,10 +258,27 @@ class Stage:
         assert run is not None, "no run is active"
         return run
 
+    async def due(self) -> list[SessionKey]:
+        """What the tick would wake now."""
+        return [key async for key in self.store.due(self.clock.now())]
+
+    async def tick(self, seconds: float = 0) -> int:
+        """Let so much time pass, wake what is due, as the tick does, and say how many that was."""
+        self.clock.advance(seconds)
+        due = await self.due()
+        try:
+            for key in due:
+                await self.bus.wake(key)
+        except Crash:
+            self.faults.restart()
+            return await self.tick()
+        await self.pump()
+        return len(due)
+
     async def is_quiet(self) -> bool:
         """Whether nothing is left to do, and the tick knows."""
         session = await self.session()
-        due = await self.store.due(datetime.max.replace(tzinfo=NOON.tzinfo), limit=1000)
+        due = [key async for key in self.store.due(datetime.max.replace(tzinfo=NOON.tzinfo))]
         left = (session.run, session.lease, *session.outbox, *session.inbox.values())
         return self.key not in due and not any(left)
 
@@ -271,6 +310,7 @@ PLAN = ExecutionPlan(
     instructions="Be kind.",
     models=(MODEL,),
     tools=(tool("lookup_order", "pure"), tool("refund_order", "once")),
+    queueing=Queueing(debounce_seconds=0),
 )
 ASKING = replace(PLAN, rules=(Rule(tool="refund_order", decision="ask", approvers=("contact",)),))
 

@@ -1,4 +1,4 @@
-"""Takes what comes back: verdicts on approvals, receipts, results for callers, and the tick."""
+"""Takes what comes back: verdicts and answers that end waits, receipts, results for callers, and the tick."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.api.http import json_response, read_body, read_json, serve
 from shared.auth import callback_token
 from shared.bus.push import parse_receipt, parse_result
 from shared.errors import BadRequest
-from shared.sessions.callback import verdict
+from shared.sessions.callback import answer, read_result, takes_result, verdict
 from shared.wiring import begin, parts
 
 BODY_LIMIT = 1 << 16
@@ -20,13 +20,19 @@ RESULT_LIMIT = 10 << 20
 
 
 async def callback(request: Request) -> Response:
-    """`POST /v1/callbacks/{token}` with `{"approved": true|false}`: decides on the approval that the token names."""
+    """`POST /v1/callbacks/{token}`: ends the wait that the token names.
+
+    `{"approved": true|false}` decides on an approval; `{"result": {…}}` is what a tool that waits gives to the model.
+    """
     here = parts()
     key, wait = callback_token.verify(here.box, request.path_params["token"])
     body = await read_json(request, BODY_LIMIT)
-    if not isinstance(body.get("approved"), bool):
-        raise BadRequest("approved: missing or not a boolean; send true or false")
-    entry = await verdict(here.store, key, wait, approved=body["approved"], now=here.clock.now())
+    if takes_result(wait):
+        entry = await answer(here.store, key, wait, read_result(body), here.clock.now())
+    elif isinstance(body.get("approved"), bool):
+        entry = await verdict(here.store, key, wait, approved=body["approved"], now=here.clock.now())
+    else:
+        raise BadRequest("approved: missing or not a boolean; this wait is an approval: send true or false")
     await here.accept(key, entry)
     return json_response(202, {"status": "accepted", "session_id": key.session})
 

@@ -14,9 +14,10 @@ from starlette.routing import Route, Router
 
 from shared.api.http import json_response, read_body, read_json, serve
 from shared.channels import telegram, whatsapp
-from shared.domain import App, Connection, Entry, SessionKey, digest, session_key
+from shared.domain import Connection, Entry, SessionKey, digest, session_key
 from shared.errors import Blocked, NotFound, Unreadable
 from shared.observability import bind
+from shared.published import App
 from shared.wiring import Parts, begin, parts
 
 logger = logging.getLogger("functions.ingest")  # the framework loads this file under the name `main`

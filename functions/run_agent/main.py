@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from shared.api.http import read_body, read_json, serve
-from shared.api.invoke import accepted_response, message_of, outcome_response, wants_no_answer
+from shared.api.invoke import accepted_response, last_event_id, message_of, outcome_response, wants_no_answer
 from shared.api.invoke_stream import stream_invoke
 from shared.auth.api_key import authenticate
 from shared.bus.push import parse_push
@@ -42,9 +42,10 @@ async def invoke(request: Request) -> Response:
         await here.accept(key, entry)
         return accepted_response(key, entry, here.settings.addresses)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return stream_invoke(here.invoker, key, entry, PATIENCE_SECONDS)
+        after = last_event_id(request.headers)
+        return stream_invoke(here.invoker, here.store, key, entry, PATIENCE_SECONDS, after)
     invoked = await here.invoker.invoke(key, entry, patience=PATIENCE_SECONDS)
-    return outcome_response(invoked, entry.conversation)
+    return outcome_response(invoked, entry)
 
 
 async def _door(here: Parts, tenant: str, agent: str) -> Connection:

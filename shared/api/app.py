@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from shared.api import events, health, messages, receipts, results, sessions, web
+from shared.api import control, dead_runs, events, health, messages, receipts, results, sessions, web
 from shared.api.http import answer_error, log_error
 from shared.errors import BadRequest, NotFound, RecadoError
 
@@ -17,11 +17,13 @@ def make_app() -> FastAPI:
     app = FastAPI(title="Recado", summary="Sessions and runs of your agents", version="1", redoc_url=None)
     app.include_router(health.router)
     app.include_router(sessions.router)
+    app.include_router(control.router)
     app.include_router(events.router)
     app.include_router(web.router)
     app.include_router(receipts.router)
     app.include_router(messages.router)
     app.include_router(results.router)
+    app.include_router(dead_runs.router)
     app.add_exception_handler(RecadoError, _refused)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -16,10 +16,9 @@ from shared.api.follow import Text, live
 from shared.api.principals import Caller
 from shared.api.sessions import SessionId, load_session
 from shared.channels.web import web_session
-from shared.codec import encode
 from shared.domain import Contact, Entry, JsonObject, SessionKey
 from shared.errors import Forbidden, NotFound, Retryable
-from shared.sessions.document import Session
+from shared.sessions.document import Session, pending
 from shared.sessions.events import Event
 from shared.sessions.projection import Audience, console_view, contact_view
 from shared.sessions.transitions import WATCHED_FOR
@@ -114,6 +113,6 @@ def _watching(key: SessionKey) -> Callable[[Session], Awaitable[None]]:
             received_at=now,
             contact=Contact(id="console"),
         )
-        await here.store.append(key, {entry.id: encode(entry)}, None)
+        await here.store.append(key, {entry.id: pending(entry)}, None)
 
     return running

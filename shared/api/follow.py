@@ -13,7 +13,9 @@ from shared.codec import decode
 from shared.domain import SessionKey
 from shared.sessions.document import Run, Session, read
 from shared.sessions.events import Event, events
+from shared.sessions.pages import whole
 from shared.sessions.projection import PartialText
+from shared.sessions.transcript import turn_of
 from shared.store import Archive, Documents, SessionStore
 
 Item = TypeVar("Item")
@@ -27,7 +29,11 @@ class Failure:
     error: Exception
 
 
-class Store(SessionStore, Archive, Documents, Protocol):
+class History(Archive, Documents, Protocol):
+    """Finished runs, and the pages of long ones."""
+
+
+class Store(SessionStore, History, Protocol):
     """Sessions, their finished runs, and what is shown of them."""
 
 
@@ -66,7 +72,7 @@ class TextCursor:
 
 
 async def follow(
-    store: SessionStore, archive: Archive, key: SessionKey, after: int, running: Running | None = None
+    store: SessionStore, archive: History, key: SessionKey, after: int, running: Running | None = None
 ) -> AsyncGenerator[Event]:
     """Every event later than number `after`, in order and once, first the missed ones, then each as it happens.
 
@@ -86,8 +92,8 @@ async def live(
     """What `follow` gives, and between the events the partial text that the view at that path shows."""
     cursor = TextCursor()
     happening = follow(store, store, key, after, running)
-    merged: AsyncGenerator[Event | bytes] = _merged(happening, store.follow(view))
-    async with aclosing(merged) as items:
+    both: AsyncGenerator[Event | bytes] = merged(happening, store.follow(view))
+    async with aclosing(both) as items:
         async for item in items:
             if isinstance(item, Event):
                 after = item.sequence
@@ -96,7 +102,16 @@ async def live(
                 yield piece
 
 
-async def _merged(*sources: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
+async def later(documents: Documents, key: SessionKey, run: Run, after: int) -> list[Event]:
+    """The run's events later than number `after`, in order; its pages are read only when some of them lie there."""
+    first = run.steps[0] if run.steps else None
+    joined = first is not None and turn_of(first.key) <= run.moved.turns
+    if run.moved.pages and not joined and (first is None or first.sequence > after + 1):
+        run = await whole(documents, key, run)
+    return [event for event in events(run) if event.sequence > after]
+
+
+async def merged(*sources: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
     """What the sources give, as it comes, until one of them fails or the caller closes this; closes them all."""
     found: asyncio.Queue[Item | Failure] = asyncio.Queue(maxsize=100)
 
@@ -130,7 +145,7 @@ def _piece(cursor: TextCursor, body: bytes, after: int) -> Text | None:
 
 
 async def _changes(
-    store: SessionStore, archive: Archive, key: SessionKey, after: int
+    store: SessionStore, archive: History, key: SessionKey, after: int
 ) -> AsyncGenerator[tuple[Session, list[Event]]]:
     """The session at each change, and its events since the change before."""
     async with aclosing(store.watch(key)) as stored_changes:
@@ -141,7 +156,7 @@ async def _changes(
             found: list[Event] = []
             if session.sequence > after:
                 runs = await _runs_since(archive, session, after)
-                found = [event for run in runs for event in events(run) if event.sequence > after]
+                found = [event for run in runs for event in await later(archive, key, run, after)]
                 after = found[-1].sequence if found else after
             yield session, found
 

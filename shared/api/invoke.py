@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
@@ -13,9 +14,12 @@ from shared.clock import Clock
 from shared.domain import Connection, Contact, Entry, JsonObject, Outcome, Principal, SessionKey, digest
 from shared.errors import BadRequest
 from shared.orchestrator.invoke import Invoked
-from shared.sessions.document import Run
+from shared.sessions.document import Run, Wait
 
-_STATUS: dict[Outcome, int] = {"answered": 200, "failed": 502, "stopped": 422, "blocked": 403}
+_STATUS: dict[Outcome, int] = {"answered": 200, "failed": 502, "stopped": 422, "blocked": 403, "cancelled": 409}
+
+
+BUSY = "input: the agent is at work on an earlier message and takes none meanwhile; send it as a new one afterwards"
 
 
 class InvokeBody(BaseModel):
@@ -81,6 +85,19 @@ def wants_no_answer(prefer: list[str]) -> bool:
     return "respond-async" in wishes
 
 
+def last_event_id(headers: Mapping[str, str]) -> int:
+    """Number of the last event that the reader of an invoke's stream has seen, from `Last-Event-ID`; 0 for none.
+
+    Raises `BadRequest` for what is no number, and where the request would be another message than that one.
+    """
+    seen = headers.get("last-event-id", "0")
+    if not (seen.isascii() and seen.isdigit() and len(seen) < 19):
+        raise BadRequest("Last-Event-ID: send the number of the last event that you saw")
+    if int(seen) and "idempotency-key" not in headers:
+        raise BadRequest("Idempotency-Key: missing; send the one of the request whose stream goes on")
+    return int(seen)
+
+
 def message_path(key: SessionKey, message: str) -> str:
     """Where the `api` function says what became of a message, before its run has a number."""
     return f"/v1/sessions/{key.session}/messages/{message}"
@@ -96,12 +113,15 @@ def accepted_response(key: SessionKey, entry: Entry, addresses: str = "") -> Res
     return response
 
 
-def outcome_response(invoked: Invoked, conversation: str) -> Response:
-    """200 with the answer; 202 while the run waits or is not over; a problem when it ended without an answer."""
+def outcome_response(invoked: Invoked, entry: Entry) -> Response:
+    """200 with the answer; 202 while the run waits or is not over; a problem when it ended without an answer, or when
+    the agent takes no message while it is at work."""
     key, run = invoked.session, invoked.run
-    where: JsonObject = {"session": conversation, "session_id": key.session}
+    where: JsonObject = {"session": entry.conversation, "session_id": key.session}
     if run is None:
         return json_response(202, {"status": "running", **where})
+    if run.rejected(entry.id):
+        return problem(409, "Busy", BUSY, run=_run_path(run, where), **where)
     if run.outcome is None:
         return json_response(202, waiting_body(run, where))
     if run.outcome != "answered":
@@ -112,7 +132,13 @@ def outcome_response(invoked: Invoked, conversation: str) -> Response:
 
 def waiting_body(run: Run, where: JsonObject) -> JsonObject:
     """What a caller is told of a run that waits; `where` has its session."""
-    return {"status": "waiting", **where, "run": _run_path(run, where), "wait": _wait(run)}
+    waits = [_wait(wait) for wait in run.open]
+    return {"status": "waiting", **where, "run": _run_path(run, where), "wait": next(iter(waits), None), "waits": waits}
+
+
+def rejected_body(run: Run, where: JsonObject) -> JsonObject:
+    """What a caller is told of a message that came while the agent was at work on that run, and takes none then."""
+    return {"status": "rejected", **where, "run": _run_path(run, where), "reason": BUSY}
 
 
 def run_body(run: Run, where: JsonObject) -> JsonObject:
@@ -134,10 +160,7 @@ def _run_path(run: Run, where: JsonObject) -> str:
     return f"/v1/sessions/{where['session_id']}/runs/{run.number}"
 
 
-def _wait(run: Run) -> JsonObject | None:
-    wait = run.wait
-    if wait is None:
-        return None
+def _wait(wait: Wait) -> JsonObject:
     return {
         "kind": wait.kind,
         "tool": wait.call.name,

@@ -8,13 +8,15 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from shared.api.http import json_response
-from shared.api.invoke import message_path, run_body, waiting_body
+from shared.api.invoke import message_path, rejected_body, run_body, waiting_body
 from shared.api.principals import Caller
 from shared.api.sessions import SessionId, load_session
 from shared.codec import decode
 from shared.domain import JsonObject, Principal, SessionKey
 from shared.errors import Forbidden, NotFound
 from shared.sessions.document import Run, Session
+from shared.sessions.pages import whole
+from shared.sessions.seen import run_of
 from shared.wiring import parts
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
@@ -39,18 +41,26 @@ async def get_message(caller: Caller, session: SessionId, message: MessageId) ->
 async def _state(caller: Principal, session: Session, message: str) -> tuple[int, JsonObject]:
     where: JsonObject = {"session": session.conversation, "session_id": session.id, "message": message}
     pending = {**where, "run": message_path(session.key, message)}
-    entry, number, run = session.inbox.get(message), session.run_of(message), session.run
-    if number is None and entry is not None and _may_read(caller, entry.posted_by):
-        return 202, {"status": "accepted", **pending}
+    store, entry, run = parts().store, session.inbox.get(message), session.run
+    number = await run_of(store, session, message)
+    if number is None and (session.more if entry is None else _may_read(caller, entry.posted_by)):
+        return 202, {"status": "accepted", **pending}  # an id that is nobody's may lie among what was not read, too
     if number is not None and (run is None or run.number != number):
-        body = await parts().store.run(session.key, number)
+        body = await store.run(session.key, number)
         run = decode(Run, body) if body is not None else None
-    taken = run.inputs if run is not None and run.number == number else ()
-    if run is None or not any(known.id == message and _may_read(caller, known.posted_by) for known in taken):
+    if run is None or run.number != number or not _took(run, message, caller):
         raise NotFound("message: no such message in this session, or it is more than a day old")
+    if run.rejected(message):
+        return 200, rejected_body(run, where)
     if run.ended_at is not None:
-        return 200, run_body(run, where)
-    return 202, waiting_body(run, where) if run.wait is not None else {"status": "running", **pending}
+        return 200, run_body(await whole(store, session.key, run), where)
+    return 202, waiting_body(run, where) if run.parked else {"status": "running", **pending}
+
+
+def _took(run: Run, message: str, caller: Principal) -> bool:
+    """Whether the run has this message, and the caller may know."""
+    known = (*run.inputs, *(arrival.message for arrival in run.arrivals))
+    return any(taken.id == message and _may_read(caller, taken.posted_by) for taken in known)
 
 
 def _may_read(caller: Principal, posted_by: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
@@ -12,10 +12,12 @@ from starlette.responses import Response
 
 from shared.api.principals import Operator
 from shared.auth import callback_token
-from shared.codec import decode
+from shared.codec import decode, encode
 from shared.domain import JsonObject, SessionKey, Usage
 from shared.errors import NotFound
-from shared.sessions.document import Run, Session, read
+from shared.sessions.document import Run, Session, Wait, read, read_state
+from shared.sessions.pages import whole
+from shared.sessions.projection import status
 from shared.store import SessionRow
 from shared.wiring import parts
 
@@ -37,15 +39,26 @@ class SessionSummary:
     """`idle`, `running` or `waiting`."""
     runs: int
     inbox: int
-    """Messages and verdicts that no run has taken yet."""
+    """Messages, verdicts and other entries that no run has taken yet; 0 in the list of all sessions."""
+    inbox_more: bool
+    """Whether the inbox has entries that are not counted."""
     usage: Usage
     sequence: int
     """Number of its last event."""
     late: int
+    """Messages that came in after a later one had been answered."""
+    rejected: int
+    """Messages that came while the agent was at work and takes none."""
+    unknown: int
+    """Deliveries of which nobody can say whether the contact got them."""
+    repeated: int
+    """Deliveries that the contact may have got twice."""
     changed_at: datetime | None = None
+    waits: list[JsonObject] = field(default_factory=list)
+    """What its run waits for: `id`, `kind` (`approval`, `callback`, `operator` or `timer`), `tool`, `arguments`,
+    `question`, `until`; for an approval and a callback also `callback`, the path that ends it."""
     wait: JsonObject | None = None
-    """What a waiting run needs: `kind`, `approval` or `timer`; the tool, its arguments, until when; for an approval the
-    callback's path."""
+    """The first of them."""
 
 
 @router.get("")
@@ -68,7 +81,7 @@ async def list_runs(
     before: Annotated[int | None, Query(ge=1, le=LAST_RUN)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Response:
-    """Finished runs with numbers below `before`, the newest first."""
+    """Finished runs with numbers below `before`, the newest first; of a long run the latest steps."""
     key = SessionKey(principal.tenant, session)
     bodies = await parts().store.runs(key, before=before, limit=limit)
     if not bodies:
@@ -78,11 +91,13 @@ async def list_runs(
 
 @router.get("/{session}/runs/{number}", responses={200: {"model": Run}})
 async def get_run(principal: Operator, session: SessionId, number: Annotated[int, Path(ge=1, le=LAST_RUN)]) -> Response:
-    """One finished run: inputs, plan, steps, usage, timings, deliveries."""
-    body = await parts().store.run(SessionKey(principal.tenant, session), number)
+    """One finished run: inputs, plan, all its steps, usage, timings, deliveries."""
+    key, store = SessionKey(principal.tenant, session), parts().store
+    body = await store.run(key, number)
     if body is None:
         raise NotFound(f"run: session {session} has no finished run {number}")
-    return Response(body, media_type="application/json")
+    run = decode(Run, body)
+    return Response(encode(await whole(store, key, run)) if run.moved.pages else body, media_type="application/json")
 
 
 async def load_session(key: SessionKey) -> Session:
@@ -95,32 +110,40 @@ async def load_session(key: SessionKey) -> Session:
 
 
 def _row(row: SessionRow) -> SessionSummary:
-    return _summary(decode(Session, row.state), row.changed_at)
+    return _summary(read_state(row.state), row.changed_at)
 
 
 def _summary(session: Session, changed_at: datetime | None = None) -> SessionSummary:
-    run = session.run
-    wait = run.wait if run is not None else None
-    needs: JsonObject | None = None
-    if wait is not None:
-        needs = {
-            "kind": wait.kind,
-            "tool": wait.call.name,
-            "arguments": wait.call.arguments,
-            "until": wait.until.isoformat(),
-        }
-    if needs is not None and wait is not None and wait.kind == "approval":
-        needs["callback"] = f"/v1/callbacks/{callback_token.issue(parts().box, session.key, wait.id)}"
+    waits = [_needs(session.key, wait) for wait in (session.run.open if session.run is not None else ())]
     return SessionSummary(
         id=session.id,
         connection=session.connection,
         conversation=session.conversation,
-        status="waiting" if wait is not None else "running" if run is not None else "idle",
+        status=status(session),
         runs=session.runs,
         inbox=len(session.inbox),
+        inbox_more=session.more,
         usage=session.usage,
         sequence=session.sequence,
         late=session.late,
+        rejected=session.rejected,
+        unknown=session.unknown,
+        repeated=session.repeated,
         changed_at=changed_at,
-        wait=needs,
+        waits=waits,
+        wait=waits[0] if waits else None,
     )
+
+
+def _needs(key: SessionKey, wait: Wait) -> JsonObject:
+    needs: JsonObject = {
+        "id": wait.id,
+        "kind": wait.kind,
+        "tool": wait.call.name,
+        "arguments": wait.call.arguments,
+        "question": wait.question,
+        "until": wait.until.isoformat(),
+    }
+    if wait.kind in ("approval", "callback"):
+        needs["callback"] = f"/v1/callbacks/{callback_token.issue(parts().box, key, wait.id)}"
+    return needs

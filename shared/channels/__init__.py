@@ -5,9 +5,14 @@ Verifying and parsing what comes in differ by channel in shape and stand in the 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from shared.domain import Connection, Delivery
+
+Resend = Literal["harmless", "receipt", "counted"]
+"""What becomes of a delivery whose sending was cut, so that it may have been sent. `harmless`: it is sent again, and no
+reader can tell. `receipt`: the provider's receipt says whether it was taken, so that is waited for. `counted`: nothing
+can tell, so it is sent once more and counted as one that the contact may have seen twice."""
 
 
 class Channel(Protocol):
@@ -17,6 +22,8 @@ class Channel(Protocol):
     """Characters that one delivery can carry at most."""
     typing_seconds: float
     """How long one `typing` is shown, less what a call takes."""
+    resend: Resend
+    """What a crash in the middle of `send` calls for."""
 
     async def send(self, connection: Connection, conversation: str, delivery: Delivery) -> str:
         """Send and return the channel's id of the message, empty for a channel that has none.

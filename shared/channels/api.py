@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shared.bus import Bus
+from shared.channels import Resend
 from shared.domain import Connection, Delivery
 
 
@@ -15,6 +16,7 @@ class Api:
 
     text_limit = 1_000_000
     typing_seconds = 60.0
+    resend: Resend = "harmless"
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus

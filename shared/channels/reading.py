@@ -1,4 +1,4 @@
-"""What every channel reads alike: a payload of its own shape, and the tap on an approval's button."""
+"""What every channel reads alike: a payload of its own shape, the tap on an approval's button, and `/stop`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Payload = TypeVar("Payload", bound="BaseModel")
 
 _TAP = re.compile(r"a:([\w.-]{1,60}):([yn])", re.ASCII)
+_STOP = re.compile(r"/stop(@\w+)?", re.ASCII | re.IGNORECASE)
+"""In a Telegram group a command is written with the bot's name."""
 
 
 def read(shape: type[Payload], body: bytes, what: str) -> Payload:
@@ -36,3 +38,8 @@ def judged(data: str) -> tuple[str, bool] | None:
     """Which approval a button's data answers and whether it approves; None for any other button."""
     tap = _TAP.fullmatch(data)
     return (tap[1], tap[2] == "y") if tap is not None else None
+
+
+def stops(text: str) -> bool:
+    """Whether a contact who wrote this wants what is being done to be cancelled: nothing but `/stop`, in any case."""
+    return _STOP.fullmatch(text.strip()) is not None

@@ -14,8 +14,9 @@ from datetime import datetime
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
+from shared.channels import Resend
 from shared.channels.posting import ConnectionTokens, post, unclear
-from shared.channels.reading import judged, read
+from shared.channels.reading import judged, read, stops
 from shared.channels.split import units
 from shared.channels.telegram_html import render
 from shared.domain import Connection, Contact, Delivery, Entry, JsonObject, digest
@@ -51,8 +52,9 @@ def parse(body: bytes, connection: Connection, received_at: datetime) -> Entry |
     """What the update puts into the inbox; None for one that is none of an agent's business.
 
     A message's text, or its caption; what came with or instead of text and is not read is named in brackets, such as
-    `[voice message, not read]`. A tap on `a:<token>:y` or `a:<token>:n` is a verdict. Edits, service messages,
-    channel posts, messages of bots and taps of other buttons are None. Raises `BadRequest` when the body is not JSON
+    `[voice message, not read]`. `/stop` alone, also with a bot's name behind it, is a stop. A tap on `a:<token>:y` or
+    `a:<token>:n` is a verdict. Edits, service messages, channel posts, messages of bots and taps of other buttons are
+    None. Raises `BadRequest` when the body is not JSON
     and `Unreadable` when it is, but not an update.
     """
     from shared.channels.telegram_update import Update
@@ -72,7 +74,7 @@ def _message(update_id: int, message: Message, connection: Connection, received_
         return None
     return Entry(
         id=digest(connection.id, str(update_id)),
-        kind="message",
+        kind="stop" if stops(text) else "message",
         connection=connection.id,
         conversation=message.conversation,
         order=update_id,
@@ -129,6 +131,7 @@ class Telegram:
     text_limit = 4096
     typing_seconds = 4.0
     """Shown for at most five, or until a message arrives."""
+    resend: Resend = "counted"
 
     def __init__(self, client: httpx.AsyncClient, box: SecretBox, api_root: str = "https://api.telegram.org") -> None:
         self._client = client

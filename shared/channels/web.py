@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shared.channels.reading import stops
 from shared.domain import Connection, Contact, Entry, JsonObject, Principal, SessionKey, digest, session_key
 from shared.errors import BadRequest, NotFound
 
@@ -57,10 +58,10 @@ def web_session(connection: Connection, caller: Principal, thread: str) -> Sessi
 
 
 def message_entry(posted: Posted, connection: Connection, user: str, now: datetime) -> Entry:
-    """The inbox entry of a message."""
+    """The inbox entry of a message, or of a stop where the text is `/stop` alone."""
     return Entry(
         id=digest(connection.id, user, posted.id),
-        kind="message",
+        kind="stop" if stops(posted.text) else "message",
         connection=connection.id,
         conversation=f"{user}/{posted.thread}",
         order=int(now.timestamp() * 1_000_000),

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from shared.channels import Resend
 from shared.channels.posting import ConnectionTokens, post, unclear
-from shared.channels.reading import judged, read
+from shared.channels.reading import judged, read, stops
 from shared.channels.split import units
 from shared.channels.whatsapp_text import render
 from shared.domain import (
@@ -152,8 +153,8 @@ def entries(change: Change, connection: Connection, received_at: datetime) -> li
     """What the messages put into inboxes; fewer than messages, as some are none of an agent's business.
 
     A text, a caption, the title of a chosen reply; what is not read is named in brackets, such as `[image, not
-    read]`. A tap on `a:<token>:y` or `a:<token>:n` is a verdict. Reactions, edits, system messages and what WhatsApp
-    itself does not support are left out.
+    read]`. `/stop` alone is a stop. A tap on `a:<token>:y` or `a:<token>:n` is a verdict. Reactions, edits, system
+    messages and what WhatsApp itself does not support are left out.
     """
     made = (
         # WhatsApp gives seconds and no sequence: within one second the order of arrival counts
@@ -172,9 +173,10 @@ def _entry(
     if verdict is None and not message.content:
         return None
     token, approved = verdict or ("", False)
+    kind: Literal["message", "stop"] = "stop" if stops(message.content) else "message"
     return Entry(
         id=digest(connection.id, message.id),
-        kind="message" if verdict is None else "verdict",
+        kind=kind if verdict is None else "verdict",
         connection=connection.id,
         conversation=who,
         order=int(message.timestamp),
@@ -251,6 +253,7 @@ class WhatsApp:
     text_limit = 4096
     typing_seconds = 20.0
     """Shown for at most 25, or until a message arrives."""
+    resend: Resend = "receipt"
 
     def __init__(
         self, client: httpx.AsyncClient, box: SecretBox, api_root: str = "https://graph.facebook.com/v25.0"

@@ -50,10 +50,13 @@ async def _decide(client: Client, session: str, url: str) -> None:
     if found is None or found["wait"] is None:
         return  # somebody else was faster
     wait = found["wait"]
-    if wait["kind"] == "timer":
-        raise ServerError(f"the run waits until {wait['until']}; look then: {url}/v1/sessions/{session}")
+    start = "" if url == client.url else "start `recado dev`, then: "
+    if wait["kind"] in ("timer", "operator"):
+        raise ServerError(f"the run waits until {wait['until']}, {wait['kind']}; see {url}/v1/sessions/{session}")
+    if wait["kind"] == "callback":
+        bring = f"""{start}curl -d '{{"result": {{}}}}' {url}{wait["callback"]}"""
+        raise ServerError(f"the run waits for a callback until {wait['until']}; to bring it: {bring}")
     if not sys.stdin.isatty():
-        start = "" if url == client.url else "start `recado dev`, then: "
         decide = f"""{start}curl -d '{{"approved": true}}' {url}{wait["callback"]}"""
         raise ServerError(f"the run waits for an approval until {wait['until']}; to approve: {decide}")
     answer = await asyncio.to_thread(input, "  Approve? [y/N] ")

@@ -102,6 +102,8 @@ def _line(event: Seen) -> str:
     data = event.data
     if event.kind == "step":
         return f"  · {data['kind']} {data['name']} ({data['seconds']:.2f} s)"
+    if event.kind == "wait" and data["kind"] != "approval":
+        return f"  ? {data['tool']}: the run waits, {data['kind']}, until {data['until']}"
     if event.kind == "wait":
         arguments = ", ".join(f"{name}: {value}" for name, value in data["arguments"].items())
         return f"  ? May {data['tool']} ({arguments}) be called?"

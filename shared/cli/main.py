@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from shared.errors import RecadoError
-from shared.settings import current
+from shared.settings import Settings, current
 
 URL = "http://127.0.0.1:8080"
 
@@ -47,9 +47,17 @@ async def _run(options: argparse.Namespace) -> int:
         from shared.cli.user import user
 
         return await user(settings, options.action, options.uid, tenant=options.tenant)
+    return await _ask_server(settings, options)
+
+
+async def _ask_server(settings: Settings, options: argparse.Namespace) -> int:
+    url = options.url or f"http://127.0.0.1:{settings.port}"
+    if options.command == "dead-runs":
+        from shared.cli.dead_runs import dead_runs
+
+        return await dead_runs(settings, url, options.action, options.run)
     from shared.cli.send import Telegram, WhatsApp, send
 
-    url = options.url or f"http://127.0.0.1:{settings.port}"
     channel = (
         Telegram(settings, options.connection, options.chat)
         if options.channel == "telegram"
@@ -90,6 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     user.add_argument("action", choices=["add", "remove"])
     user.add_argument("uid", help="the user's Firebase uid")
     user.add_argument("--tenant", required=True)
+    dead_runs = commands.add_parser("dead-runs", help="runs that the running server set aside, of its demo tenant")
+    dead_runs.add_argument("action", choices=["list", "show", "requeue"])
+    dead_runs.add_argument("run", nargs="?", default="", help="which one: an id that list prints")
+    dead_runs.add_argument("--url", default="", help=f"the running server (default: {URL}, or PORT)")
     return parser
 
 

@@ -8,9 +8,11 @@ from sqlalchemy.orm import Session
 from shared import codec
 from shared.config import tables
 from shared.config.drafts import AgentDraft
-from shared.domain import ApiKey, App, Connection, ExecutionPlan, ToolSpec
+from shared.domain import Connection, ExecutionPlan, ToolSpec
 from shared.errors import BadRequest, TooLarge
 from shared.published import (
+    ApiKey,
+    App,
     Membership,
     api_key_path,
     app_path,
@@ -23,23 +25,36 @@ from shared.published import (
 DOCUMENT_BYTES = 900_000
 """The largest document that is published; Firestore takes 1 MiB with everything that it adds."""
 
-SAME_IN_PLAN = ("instructions", "models", "rules", "budget", "texts")
+SAME_IN_PLAN = ("instructions", "models", "rules", "budget", "texts", "queueing")
 """Fields that a draft, a version and a plan all have, with the same meaning."""
 
 
 def publish_agent(db: Session, agent: tables.Agent) -> None:
     """Write the agent's plan to the outbox, then every connection that leads to it."""
-    plan = _plan(db, agent)
-    _enqueue(db, agent.tenant_id, plan_path(agent.tenant_id, codec.fingerprint(plan)), codec.encode(plan))
+    _publish_plan(db, agent)
     leading_here = select(tables.Connection).where(
         tables.Connection.tenant_id == agent.tenant_id, tables.Connection.agent_id == agent.id
     )
     for row in db.scalars(leading_here.order_by(tables.Connection.id)):
-        publish_connection(db, row)
+        _publish_leading(db, row)
 
 
 def publish_connection(db: Session, row: tables.Connection) -> None:
-    """Write the connection to the outbox and, after it, the way to it from its number."""
+    """Write the connection to the outbox, before it the plan that it names, after it the way to it from its number."""
+    # The plan of an agent that nobody touched has another hash as soon as a release adds a field to it.
+    _publish_plan(db, db.get_one(tables.Agent, (row.tenant_id, row.agent_id)))
+    _publish_leading(db, row)
+
+
+def _publish_plan(db: Session, agent: tables.Agent) -> None:
+    plan = _plan(db, agent)
+    path = plan_path(agent.tenant_id, codec.fingerprint(plan))
+    waiting = select(tables.PublishOutbox.id).where(tables.PublishOutbox.path == path)
+    if db.scalar(waiting.limit(1)) is None:  # a second row would take the first one's place, behind what names it
+        _enqueue(db, agent.tenant_id, path, codec.encode(plan))
+
+
+def _publish_leading(db: Session, row: tables.Connection) -> None:
     _enqueue(db, row.tenant_id, connection_path(row.id), _connection(db, row))
     if row.app_id and row.number:
         _enqueue(db, row.tenant_id, number_path(row.app_id, row.number), codec.encode(row.id))
@@ -90,6 +105,8 @@ def publish_again(db: Session, tenant: str, path: str, written: bytes | None) ->
     if collection == "connections":
         connection = db.get(tables.Connection, name)
         truth = _connection(db, connection) if connection else None
+        if connection and truth != written:
+            _publish_plan(db, db.get_one(tables.Agent, (connection.tenant_id, connection.agent_id)))
     elif collection == "apps":
         truth = _under_apps(db, name)
     elif collection == "api_keys":
@@ -140,6 +157,7 @@ def spec_of(row: tables.Tool) -> ToolSpec:
         parameters=row.parameters,
         effect=row.effect,
         implementation=row.implementation,
+        timeout_seconds=row.timeout_seconds,
     )
 
 

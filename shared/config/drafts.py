@@ -6,7 +6,18 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
-from shared.domain import Budget, ChannelName, Decision, Effect, JsonObject, Rule, Texts, ToolSpec
+from shared.domain import (
+    Budget,
+    ChannelName,
+    Decision,
+    Effect,
+    JsonObject,
+    Queueing,
+    QueueMode,
+    Rule,
+    Texts,
+    ToolSpec,
+)
 from shared.errors import BadRequest
 
 
@@ -24,6 +35,7 @@ class AgentDraft:
     rules: tuple[Rule, ...] = ()
     budget: Budget = field(default_factory=Budget)
     texts: Texts = field(default_factory=Texts)
+    queueing: Queueing = field(default_factory=Queueing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +55,11 @@ class ConnectionDraft:
     number: str = ""
     """WhatsApp only, and there needed: Meta's `phone_number_id`, digits; each is connected to an app once."""
 
+
+LONGEST_TOOL_SECONDS = 300
+"""A slice of the run takes at most 480 seconds; whoever waits for a `once` tool whose process died waits so long."""
+LONGEST_WINDOW, LONGEST_DEBOUNCE = 10, 30
+"""Seconds: a run that waits for a burst to end holds its process, and its contact waits with it."""
 
 _TENANT = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -76,6 +93,8 @@ def check_tool(tool: ToolSpec) -> None:
     _require(tool.parameters.get("type") == "object", 'parameters: use a JSON Schema with "type": "object"')
     _one_of("effect", tool.effect, Effect)
     _matches("implementation", tool.implementation, _IMPLEMENTATION, "builtin:<name>")
+    longest = LONGEST_TOOL_SECONDS
+    _within("timeout_seconds", tool.timeout_seconds, 0 < tool.timeout_seconds <= longest, f"above 0, at most {longest}")
 
 
 def check_agent(agent: AgentDraft) -> None:
@@ -90,6 +109,7 @@ def check_agent(agent: AgentDraft) -> None:
         _require(limit > 0, f"budget.{name} is {limit}: use a number above 0")
     for name, text in asdict(agent.texts).items():
         _require(text.strip(), f"texts.{name} is empty: a contact would get no answer")
+    _check_queueing(agent.queueing)
 
 
 def check_connection(connection: ConnectionDraft) -> None:
@@ -110,6 +130,14 @@ def check_connection(connection: ConnectionDraft) -> None:
         _require(not (connection.app or connection.number), "app and number: WhatsApp's alone: leave them empty")
 
 
+def _check_queueing(queueing: Queueing) -> None:
+    window, most = queueing.debounce_seconds, queueing.debounce_most_seconds
+    _one_of("queueing.mode", queueing.mode, QueueMode)
+    _within("queueing.debounce_seconds", window, 0 <= window <= LONGEST_WINDOW, f"from 0 to {LONGEST_WINDOW}")
+    reach = f"from queueing.debounce_seconds to {LONGEST_DEBOUNCE}"
+    _within("queueing.debounce_most_seconds", most, window <= most <= LONGEST_DEBOUNCE, reach)
+
+
 def _check_rule(where: str, rule: Rule, tools: tuple[str, ...]) -> None:
     _require(rule.tool == "*" or rule.tool in tools, f"{where}.tool is {rule.tool!r}: name a tool of the agent, or *")
     _one_of(f"{where}.decision", rule.decision, Decision)
@@ -119,6 +147,10 @@ def _check_rule(where: str, rule: Rule, tools: tuple[str, ...]) -> None:
 
 def _matches(field_name: str, value: str, pattern: re.Pattern[str], what: str) -> None:
     _require(pattern.fullmatch(value), f"{field_name} is {value[:100]!r}: use {what}")
+
+
+def _within(field_name: str, value: float, fits: bool, reach: str) -> None:  # noqa: FBT001  as `_require`'s condition
+    _require(fits, f"{field_name} is {value}: use a number of seconds {reach}")
 
 
 def _one_of(field_name: str, value: str, choices: Any) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared import codec
-from shared.domain import Budget, ChannelName, Effect, JsonObject, Rule, Texts
+from shared.domain import Budget, ChannelName, Effect, JsonObject, Queueing, Rule, Texts
 
 KeyRole = Literal["invoker", "operator"]
 UserRole = Literal["operator"]
@@ -73,6 +73,7 @@ class Base(DeclarativeBase):
         tuple[Rule, ...]: Encoded(tuple[Rule, ...]),
         Budget: Encoded(Budget),
         Texts: Encoded(Texts),
+        Queueing: Encoded(Queueing),
     }
 
 
@@ -110,6 +111,7 @@ class AgentVersion(Base):
     rules: Mapped[tuple[Rule, ...]]
     budget: Mapped[Budget]
     texts: Mapped[Texts]
+    queueing: Mapped[Queueing]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -122,6 +124,7 @@ class Tool(Base):
     parameters: Mapped[JsonObject]
     effect: Mapped[Effect]
     implementation: Mapped[str]
+    timeout_seconds: Mapped[float]
 
 
 class App(Base):

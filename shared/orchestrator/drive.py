@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -12,18 +13,33 @@ from shared.bus import Bus
 from shared.channels import Channel
 from shared.channels.split import split
 from shared.clock import Clock
-from shared.domain import ChannelName, Connection, ExecutionPlan, Outcome, Texts, Wake
-from shared.errors import Blocked, NotFound, PlatformError, Retryable, SliceOver, Stalled, Suspended
+from shared.domain import ChannelName, Connection, Delivery, ExecutionPlan, Outcome, Texts, Wake
+from shared.errors import Blocked, Cancelled, NotFound, PlatformError, Retryable, SliceOver, Stalled, Suspended
+from shared.files import Files
 from shared.llm.route import Route
 from shared.observability import bind
 from shared.orchestrator.loop import answer
 from shared.orchestrator.typing import typing
 from shared.published import Published
 from shared.sessions.actor import Actor, Change, Listener, Pace, Store
+from shared.sessions.arrivals import Taking, cancel, pause
 from shared.sessions.document import Run, Session
-from shared.sessions.outbox import deliver
+from shared.sessions.outbox import Outbox
 from shared.sessions.running import Running
-from shared.sessions.transitions import STALLS_ALLOWED, Work, finish, release, respond, take, work
+from shared.sessions.transcript import turn_of
+from shared.sessions.transitions import (
+    STALLS_ALLOWED,
+    Work,
+    finish,
+    mark,
+    park,
+    postponed,
+    release,
+    respond,
+    stalled,
+    take,
+    work,
+)
 from shared.tools import Toolbox
 
 logger = logging.getLogger(__name__)
@@ -34,6 +50,7 @@ class Driver:
     """Everything that driving a session needs."""
 
     store: Store
+    files: Files
     bus: Bus
     published: Published
     route: Route
@@ -50,7 +67,7 @@ class Driver:
         acknowledged: the document says who acts next. Raises `Retryable` when the bus should bring the wake again,
         and `Fenced` when another process took over meanwhile.
         """
-        actor = Actor(self.store, self.clock, wake.key, self.pace, listener)
+        actor = Actor(self.store, self.files, self.clock, wake.key, self.pace, listener)
         with bind(tenant=wake.key.tenant, session=wake.key.session):
             if not await actor.load():
                 return None
@@ -59,87 +76,144 @@ class Driver:
             except NotFound:
                 logger.exception("the session's connection is no longer published")  # nothing can be sent on it
                 return actor.session
-            found = await actor.claim(wake, connection.plan)
+            plan = await self._plan(connection)
+            found = await actor.claim(wake, connection.plan, plan.queueing, plan.texts)
             lease = actor.session.lease
             if found is Work.HELD and lease is not None and lease.wake == wake.id:
                 raise Retryable(f"session {wake.key.session}: a step that must not be repeated may still be running")
             if found is Work.READY:
-                await _Attempt(self, actor, connection, only).work()
+                await _Attempt(self, actor, connection, plan, only).work()
             return actor.session
+
+    async def _plan(self, connection: Connection) -> ExecutionPlan:
+        """The connection's plan; one that is not published gives an empty one, and its run will be blocked."""
+        try:
+            return await self.published.plan(connection.tenant, connection.plan)
+        except Blocked:
+            return ExecutionPlan(
+                tenant=connection.tenant, agent=connection.agent, agent_version=0, instructions="", models=()
+            )
 
 
 class _Attempt:
     """One process's work on one session, from claim to release."""
 
-    def __init__(self, driver: Driver, actor: Actor, connection: Connection, only: str) -> None:
+    def __init__(self, driver: Driver, actor: Actor, connection: Connection, plan: ExecutionPlan, only: str) -> None:
         self.driver = driver
         self.actor = actor
         self.connection = connection
+        self.plan = plan
+        """What a new run gets."""
         self.only = only
         self.channel = driver.channels[connection.channel]
+        self.outbox = Outbox(actor=actor, channel=self.channel, connection=connection, clock=driver.clock)
         self.end = driver.clock.now() + timedelta(seconds=driver.slice_seconds)
+        self._sending = asyncio.Lock()
 
     async def work(self) -> None:
         """Run after run until nothing is left, the run waits, or the slice is over; then let the session go."""
         while self.actor.session.lease is not None:
+            self._give_up()
             await self._deliver()  # what an earlier attempt left, answers to taps, the question of an approval
             run = self.actor.session.run
-            if run is None or run.wait is not None:
+            if run is None:
                 await self.actor.commit(release)
                 break
             with bind(run=run.number):
                 try:
                     await self._run(run)
                 except Suspended:
-                    pass  # a question, if there is one, is in the outbox now
+                    await self._deliver()  # the question, if there is one
+                    if not self._waits_over(run):
+                        await self.actor.commit(partial(park, now=self.driver.clock.now()))
                 except SliceOver:
                     await self.actor.commit(release)
         if work(self.actor.session, wake="", now=self.driver.clock.now()) is Work.READY:
             await self.driver.bus.wake(self.actor.key)
+
+    def _waits_over(self, before: Run) -> bool:
+        """Whether a wait ended since then, so that the run has something to do: a question could not be asked."""
+        run = self.actor.session.run
+        return run is not None and len(run.waits) > len(before.waits)
 
     async def _run(self, run: Run) -> None:
         """Answer, deliver, archive; in the last commit take what came in meanwhile, or let the session go."""
         if run.outcome is None:
             await self._answer(run)
         await self._deliver()
-        await self.actor.commit(self._end_run)
+        if self.actor.session.outbox:
+            await self.actor.commit(release)
+            return
+        taking = await self.actor.taking(self.connection.plan, self.plan.queueing, self.plan.texts)
+        await self.actor.commit(partial(self._end_run, taking=taking))
         logger.info("run finished")
 
     async def _answer(self, run: Run) -> None:
         plan: ExecutionPlan | None = None
         try:
             plan = await self._resolve(run)
-            running = Running(self.actor, self.driver.clock, plan, self.end)
+            running = Running(self.actor, self.driver.clock, plan, self.end, self._deliver)
+            if run.parked:
+                await running.hear_parked()
             conversation, message = self.actor.session.conversation, run.inputs[-1].provider_id
             async with typing(self.channel, self.connection, conversation, message, self.driver.clock):
-                reply = await answer(running, self.driver.route, self.driver.toolbox)
-            self.actor.hold(self._reply("answered", reply, ""))
+                reply = await answer(running, self.driver.route, self.driver.toolbox, partial(self._reply, "answered"))
+            if running.run.outcome is None:  # an older release recorded the model's answer, and stopped before it
+                await self.actor.commit(self._reply("answered", reply))
         except PlatformError as error:
             logger.warning("run %s", error.outcome, extra={"fields": {"reason": str(error)}})
             texts = plan.texts if plan is not None else Texts()
-            # Committed before it is sent: unlike an answer, it cannot be had again from the journal.
-            await self.actor.commit(self._reply(error.outcome, texts.of(error.outcome), str(error)))
+            change = self._reply(error.outcome, texts.of(error.outcome), str(error))
+            if isinstance(error, Cancelled):
+                taking = await self.actor.taking(run.plan, self.plan.queueing, texts)
+                change = partial(self._cancelled, taking=taking, reply=change)
+            await self.actor.commit(change)
 
     async def _resolve(self, run: Run) -> ExecutionPlan:
-        if run.stalls >= STALLS_ALLOWED:
+        if stalled(run):
             raise Stalled(f"{run.stalls} attempts in a row recorded nothing")
         if not self.connection.enabled:
             raise Blocked(f"connection {self.connection.id} is disabled")
         return await self.driver.published.plan(self.connection.tenant, run.plan)
 
-    def _reply(self, outcome: Outcome, text: str, reason: str) -> Change:
+    def _reply(self, outcome: Outcome, text: str, reason: str = "") -> Change:
         parts = split(text, self.channel.text_limit)
         return partial(respond, outcome=outcome, reply=text, parts=parts, reason=reason)
 
-    async def _deliver(self) -> None:
-        await deliver(self.actor, self.channel, self.connection, self.driver.clock)
+    def _cancelled(self, session: Session, taking: Taking, reply: Change) -> Session:
+        run = session.run
+        assert run is not None
+        turn = max((turn_of(step.key) for step in run.steps), default=run.moved.turns)
+        return reply(cancel(session, taking, after=turn))
 
-    def _end_run(self, session: Session) -> Session:
+    async def _deliver(self) -> None:
+        async with self._sending:  # tool calls side by side may each find something to send
+            await self.outbox.deliver()
+
+    def _give_up(self) -> None:
+        """Send nothing more of a run that is stalled because of what it has to say: that brings every process down that
+        tries. What the channel only put off is not that."""
+        session = self.actor.session
+        if session.run is not None and stalled(session.run) and session.outbox and not session.outbox[0].not_before:
+            self.actor.hold(self._give_up_deliveries)
+
+    def _give_up_deliveries(self, session: Session) -> Session:
+        given_up, reason = session.outbox, f"{STALLS_ALLOWED} attempts in a row could not send it"
+        for delivery in given_up:
+            session = mark(session, replace(delivery, status="refused", reason=reason), self.driver.clock.now())
+        run = session.run
+        assert run is not None
+        results = tuple(result for delivery in given_up for result in delivery.results)
+        apology = Delivery(id=f"{run.number}/stalled", text=self.plan.texts.failed, results=results)
+        says_more = run.outcome == "answered" and all(known.id != apology.id for known in run.deliveries)
+        run = replace(run, stalls=STALLS_ALLOWED, reason=run.reason or reason)
+        return replace(session, run=run, outbox=(apology,) if says_more else ())
+
+    def _end_run(self, session: Session, taking: Taking) -> Session:
         now = self.driver.clock.now()
-        taken = (
-            bool(self.only) and session.run is not None and self.only in {message.id for message in session.run.inputs}
-        )
+        taken = session.run is not None and session.run.took(self.only)
         session = finish(session, now)
-        if not taken and now < self.end:
-            session = take(session, now, self.connection.plan)
-        return session if session.run is not None or session.outbox else release(session)
+        if not taken and now < self.end and not pause(session, self.plan.queueing, now):
+            session = take(session, taking)
+        busy = session.run is not None or (session.outbox and not postponed(session, now))
+        return session if busy else release(session)

@@ -6,12 +6,15 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from shared.codec import decode, encode
+from shared.codec import decode
 from shared.domain import Entry, SessionKey, Wake
 from shared.errors import Fenced, StoreDown
 from shared.orchestrator.drive import Driver
+from shared.sessions.accept import put
 from shared.sessions.actor import Listener
 from shared.sessions.document import Run, Session, read
+from shared.sessions.pages import whole
+from shared.sessions.seen import run_of
 from shared.store import Archive
 
 Driving = asyncio.Task[Session | None]
@@ -55,13 +58,13 @@ class Invoker:
 
         For an entry that this process drives already it is that same task, and the listener is told nothing.
         """
-        due = self._driver.pace.due_at(self._driver.clock.now())
-        await self._driver.store.append(key, {entry.id: encode(entry)}, due)
+        driver = self._driver
+        await put(driver.store, driver.files, driver.clock, driver.pace, key, entry)
         task = self._tasks.get((key, entry.id))
         if task is None:
             # A wake takes over from its own holder at once: only this process knows that that one is gone.
             wake = Wake(key=key, id=f"invoke-{self._process}-{entry.id}")
-            driving = self._driver.drive(wake, only=entry.id, listener=listener)
+            driving = driver.drive(wake, only=entry.id, listener=listener)
             task = self._tasks[key, entry.id] = asyncio.create_task(driving)
             task.add_done_callback(lambda _: self._tasks.pop((key, entry.id)))
         return task
@@ -85,9 +88,12 @@ class Invoker:
         """The run that took the message if it is over; else the active run if that waits for somebody."""
         if session is None:
             return None
-        number = session.run_of(message_id)
-        if number is not None and (session.run is None or session.run.number != number):
+        number = await run_of(self._driver.store, session, message_id)
+        run = session.run
+        if number is not None and (run is None or run.number != number):
             body = await self._archive.run(key, number)
-            return decode(Run, body) if body is not None else None
-        waits = session.run is not None and session.run.wait is not None and session.lease is None
-        return session.run if waits else None
+            return await whole(self._driver.store, key, decode(Run, body)) if body is not None else None
+        if run is None:
+            return None
+        waits = run.parked and session.lease is None
+        return run if waits or run.rejected(message_id) else None

@@ -9,16 +9,23 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
 from shared.clock import Clock
 from shared.codec import encode
-from shared.domain import SessionKey, Wake
+from shared.domain import Queueing, SessionKey, Texts, Wake
 from shared.errors import Conflict, Fenced, NotFound, StoreDown
-from shared.sessions.document import Session, inbox_bytes, read, state_bytes
+from shared.files import Files
+from shared.sessions import dead
+from shared.sessions.arrivals import Prepared, Taking, pause, wanted
+from shared.sessions.blobs import blob_path
+from shared.sessions.document import Session, pending, read, state_bytes
+from shared.sessions.pages import page_document
 from shared.sessions.projection import PartialText, views
-from shared.sessions.transitions import Claimant, Work, absorb, claim, due, work
-from shared.store import Archived, Documents, SessionStore
+from shared.sessions.seen import run_of, segment_document
+from shared.sessions.transitions import Claimant, Work, absorb, claim, due, intend, stalled, work
+from shared.store import SPILL_MOST, Archived, Document, Documents, Pending, SessionStore
 
 Value = TypeVar("Value")
 Change = Callable[[Session], Session]
@@ -66,22 +73,29 @@ class Store(SessionStore, Documents, Protocol):
     """Sessions, and the views that are shown of them."""
 
 
+class Cut(Exception):
+    """An effect was given up because of what came in."""
+
+
 class Actor:
     """What one attempt may do with a session."""
 
     def __init__(
-        self, store: Store, clock: Clock, key: SessionKey, pace: Pace, listener: Listener | None = None
+        self, store: Store, files: Files, clock: Clock, key: SessionKey, pace: Pace, listener: Listener | None = None
     ) -> None:
         self.key = key
         self.pace = pace
         self.listener = listener
         self._store = store
+        self._files = files
         self._clock = clock
+        self._prepared = Prepared()
         self._held: list[Change] = []
         self._tried: dict[str, int] = {}  # nonces of commits without an answer yet, and how many held changes each has
         self._stored: Session | None = None
         self._shown: Session | None = None
         self._version: object = None
+        self._due = False
         self._epoch = 0
         self._lock = asyncio.Lock()
 
@@ -112,27 +126,48 @@ class Actor:
         self._show()
         return self._stored is not None
 
-    async def claim(self, wake: Wake, plan: str) -> Work:
+    async def claim(self, wake: Wake, plan: str, queueing: Queueing, texts: Texts) -> Work:
         """Become the holder if there is something to do: `READY` means that this attempt now holds the session.
 
-        Anything else says why there is nothing to do. One write.
+        Anything else says why there is nothing to do. Before a run begins this waits until a burst of messages is
+        over. One write; one read more for each message that extends the burst.
         """
         holder = self._clock.new_id()
         for _ in range(ATTEMPTS):
             now = self._clock.now()
             found = work(self.session, wake=wake.id, now=now)
-            if found in (Work.WAITING, Work.NOTHING) and self.session.inbox:
+            due_for_nothing = found is Work.NOTHING and self._due
+            if due_for_nothing or (found is Work.WAITING and self.session.inbox):
                 await self._swap(_same, self._clock.new_id())  # `append` made it due now, and it is not
             if found is not Work.READY:
                 return found
+            if (seconds := pause(self.session, queueing, now)) > 0:
+                await self._clock.sleep(seconds)
+                now = self._clock.now()
+            taking = await self.taking(plan, queueing, texts)
             who = Claimant(holder=holder, wake=wake.id, now=now, until=self.pace.lease_end(now))
             nonce = self._clock.new_id()
-            await self._swap(partial(claim, who=who, plan=plan), nonce)
+            await self._swap(partial(_claim, who=who, taking=taking), nonce)
             self._show()
             if self.session.nonce == nonce:
                 self._epoch = self.session.epoch
                 return Work.READY
         raise Conflict(f"session {self.key.session} changed {ATTEMPTS} times while it was claimed")
+
+    async def taking(self, plan: str, queueing: Queueing, texts: Texts) -> Taking:
+        """What a change needs to take messages from the inbox as it is now. Reads what lies outside the document."""
+        blobs, ids = wanted(self.session)
+        known, repeats = dict(self._prepared.texts), dict(self._prepared.repeats)
+        new = [blob for blob in blobs if blob not in known]
+        bodies = await asyncio.gather(*(self._files.get(blob_path(self.key, blob)) for blob in new))
+        # A blob is there before its entry is; one that is not any more was removed by hand.
+        known |= {blob: (body or b"[a text that is lost]").decode() for blob, body in zip(new, bodies, strict=True)}
+        for id_ in ids:
+            if id_ not in repeats:
+                repeats[id_] = await run_of(self._store, self.session, id_) is not None
+        self._prepared = Prepared(texts={blob: known[blob] for blob in blobs}, repeats=repeats)
+        now = self._clock.now()
+        return Taking(now=now, plan=plan, queueing=queueing, texts=texts, prepared=self._prepared)
 
     def hold(self, change: Change) -> None:
         """Make this change with the next commit; `session` shows it at once. A crash before then forgets it."""
@@ -142,42 +177,56 @@ class Actor:
     async def commit(self, change: Change | None = None) -> None:
         """Write what was held back, and this change, in one compare-and-swap; extends the lease if it is kept.
 
-        Raises `Fenced` when another process holds the session by now: nothing was written then.
+        What others hold back or commit while another commit is under way shares the next one. Raises `Fenced` when
+        another process holds the session by now: nothing was written then.
         """
+        mine: Change = partial(change or _same)
+        self._held.append(mine)
         async with self._lock:
-            if change is not None:
-                self._held.append(change)
             for _ in range(ATTEMPTS):
+                if not any(held is mine for held in self._held):
+                    return
                 if self._stored is None or self._stored.epoch != self._epoch:
                     raise Fenced(f"session {self.key.session} has another holder")
-                held = tuple(self._held)
+                changes = tuple(self._held)
                 nonce = self._clock.new_id()
-                self._tried[nonce] = len(held)
-                await self._swap(partial(self._held_back, held), nonce)
+                self._tried[nonce] = len(changes)
+                await self._swap(partial(self._held_back, changes), nonce)
                 written = self._tried.get(self._stored.nonce) if self._stored is not None else None
                 if written is not None:  # by this commit, or by an earlier one that seemed to fail
                     del self._held[:written]  # not clear(): more may have been held back meanwhile
                     self._tried.clear()
                     self._show()
-                    if written == len(held):
-                        return
         raise Conflict(f"session {self.key.session} changed {ATTEMPTS} times during one commit")
 
-    async def keep(self, effect: Coroutine[Any, Any, Value]) -> Value:
-        """What the effect returns, with the lease extended for as long as that takes."""
+    async def keep(self, effect: Coroutine[Any, Any, Value], cut: Callable[[Session], bool] = lambda _: False) -> Value:
+        """What the effect returns, with the lease extended for as long as that takes.
+
+        Raises `Cut`, and cancels the effect, when what came in meanwhile makes it pointless; that is looked at
+        whenever the lease is extended.
+        """
         task = asyncio.create_task(effect)
         try:
             while not (await asyncio.wait({task}, timeout=self.pace.lease / 3))[0]:
                 with suppress(StoreDown):  # the effect may be worth more than the lease; its own commit will tell
-                    await self.commit()
+                    await self._extend()
+                if cut(self.session):
+                    raise Cut
             return task.result()
         finally:
             task.cancel()  # does nothing to a finished task
+
+    async def _extend(self) -> None:
+        lease = self.session.lease
+        left = (lease.until - self._clock.now()).total_seconds() if lease is not None else 0.0
+        if left < self.pace.lease * 0.8 and not self._lock.locked():  # effects side by side need it once
+            await self.commit()
 
     async def _read(self) -> None:
         stored = await self._store.load(self.key)
         self._stored = read(self.key, stored) if stored is not None else None
         self._version = stored.version if stored is not None else None
+        self._due = stored is not None and stored.due
 
     async def _swap(self, change: Change, nonce: str) -> None:
         """Try the change once and have the document as it is then. Its nonce tells whose write was the last: a commit
@@ -192,23 +241,39 @@ class Actor:
                 self.key,
                 self._version,
                 state=state_bytes(changed),
-                inbox=inbox_bytes(changed),
+                remove=self._stored.inbox.keys() - changed.inbox.keys(),
+                spill=_spill(changed),
                 due=self.pace.due_at(due_at) if due_at is not None else None,
                 archive=self._archived(changed, now),
-                documents=views(changed, watched=self._console(changed)),
+                documents=self._documents(changed, now),
             )
         except Conflict:
             await self._read()
         else:
-            self._stored = replace(changed, finished=None)
+            more = self._stored.more
+            self._stored = replace(changed, finished=None, paged=(), forgotten=())
             if self.listener is not None:
                 self.listener.committed(changed)
+            if more:  # there is room for what did not fit
+                await self._read()
 
     def _archived(self, session: Session, now: datetime) -> Archived | None:
         run = session.finished
         if run is None:
             return None
         return Archived(number=run.number, body=encode(run), expires_at=self.pace.expiry(now))
+
+    def _documents(self, session: Session, now: datetime) -> dict[str, Document]:
+        shown = views(session, watched=self._console(session))
+        found = {path: Document(body=body) for path, body in shown.items()}
+        beside = [page_document(session, self.pace.expiry(now)), segment_document(session)]
+        run = session.finished
+        if run is not None and stalled(run):
+            aside = dead.of(session, run, run.reason, now)
+            beside.append(
+                (dead.path(self.key, run.number), Document(body=encode(aside), expires_at=self.pace.expiry(now)))
+            )
+        return found | dict(document for document in beside if document is not None)
 
     def _console(self, session: Session) -> bool:
         return session.watched_until is not None and session.watched_until > self._clock.now()
@@ -218,7 +283,8 @@ class Actor:
             session = change(session)
         if session.lease is None:
             return session
-        return replace(session, lease=replace(session.lease, until=self.pace.lease_end(self._clock.now())))
+        lease = replace(session.lease, until=self.pace.lease_end(self._clock.now()))
+        return replace(intend(session), lease=lease)
 
     def _show(self) -> None:
         shown = self._stored
@@ -226,6 +292,24 @@ class Actor:
             for change in self._held:
                 shown = change(shown)
         self._shown = shown
+
+
+INBOX_BYTES = 300_000
+"""An inbox that takes more of its document than this is moved out of it, but for its beginning."""
+
+
+def _spill(session: Session) -> dict[str, Pending]:
+    """The entries that leave the document: the last by rank, once the inbox is large."""
+    if len(session.inbox) < INBOX_BYTES // 3_000:  # no entry is larger: its text would lie in a blob
+        return {}
+    entries = sorted(((key, pending(entry)) for key, entry in session.inbox.items()), key=lambda item: item[1].rank)
+    sizes = accumulate(len(entry.body) + 40 for _, entry in entries)
+    beyond = [item for item, size in zip(entries, sizes, strict=True) if size > INBOX_BYTES]
+    return dict(beyond[-SPILL_MOST:])
+
+
+def _claim(session: Session, who: Claimant, taking: Taking) -> Session:
+    return intend(claim(session, who, taking))
 
 
 def _same(session: Session) -> Session:

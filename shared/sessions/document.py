@@ -6,6 +6,7 @@ reading. Both are changed together by compare-and-swap, so a `Session` here alwa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,17 +18,19 @@ from shared.domain import (
     Contact,
     Delivery,
     Entry,
+    JsonObject,
     Message,
     Outcome,
+    QueueMode,
     SessionKey,
     StepKind,
     ToolCall,
     Usage,
 )
 from shared.errors import Retryable
-from shared.store import Stored
+from shared.store import Pending, Stored
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,18 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Ids seen longer ago, in a document of their own; kept here is a filter that tells most ids that are not there."""
+
+    number: int
+    """Its document is `…/seen/{number}`."""
+    filter: str
+    """As `shared.sessions.seen` makes it."""
+    until: datetime
+    """When the last of its ids is no longer brought again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One recorded effect of a run. Without a result it is an intent: begun, outcome unknown."""
 
@@ -68,26 +83,55 @@ class Step:
     """Number of the event that shows it, within the session; given when it is recorded."""
     ended_at: datetime | None = None
     usage: Usage = field(default_factory=Usage)
+    until: datetime | None = None
+    """Only for an intent: when its execution is surely over."""
+    dropped: bool = False
+    """Only for a model's reply: a newer message came before it counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What a suspended run needs before it can go on: the verdict on an approval, or a time."""
+    """What a suspended run needs before it can go on: the verdict on an approval, an answer from outside, a time."""
 
     id: str
-    """Of an approval it stands in the buttons and in the signed callback token."""
-    kind: Literal["approval", "timer"] = "approval"
+    """Stands in an approval's buttons and in the signed callback token."""
+    kind: Literal["approval", "callback", "timer", "operator"] = "approval"
     step: str
     """Key of the step that the end of the wait completes."""
     call: ToolCall
     until: datetime
-    """The deadline of an approval; the end of a timer."""
+    """The end of a timer; for the others the deadline."""
     approvers: tuple[str, ...] = ()
+    question: str = ""
+    """What an operator is asked."""
     prompt: str = ""
-    """Id of the delivery that asks; a timer asks nobody."""
+    """Id of the delivery that asks the contact; only an approval does."""
     sequence: int = 0
     provider_id: str = ""
     """The channel's id of that message, once sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A message that came while the run was at work, and became part of it."""
+
+    message: Message
+    after: int
+    """The model sees it behind the tool results of its so many-th call."""
+    rejected: bool = False
+    """The model never sees it: the contact was told to wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What of a long run's journal lies in pages, documents `…/runs/{number}/steps/{page}` from 1 on."""
+
+    pages: int = 0
+    turns: int = 0
+    """All steps of so many turns; the session's summary stands for them before the model."""
+    model_calls: int = 0
+    tool_calls: int = 0
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +148,14 @@ class Run:
     attempt: int = 1
     stalls: int = 0
     """Attempts in a row that recorded nothing."""
+    queue_mode: QueueMode = "collect"
     steps: tuple[Step, ...] = ()
-    wait: Wait | None = None
+    moved: Moved = field(default_factory=Moved)
+    arrivals: tuple[Arrival, ...] = ()
+    open: tuple[Wait, ...] = ()
+    """What it waits for."""
+    parked: bool = False
+    """Nothing can be done before one of the open waits is over."""
     waits: tuple[Wait, ...] = ()
     """Waits that are over, so that their events can be replayed."""
     outcome: Outcome | None = None
@@ -120,7 +170,25 @@ class Run:
     @property
     def usage(self) -> Usage:
         """The sum over its steps."""
-        return sum((step.usage for step in self.steps), Usage())
+        return sum((step.usage for step in self.steps), self.moved.usage)
+
+    @property
+    def wait(self) -> Wait | None:
+        """The first of the open waits."""
+        return self.open[0] if self.open else None
+
+    def took(self, message_id: str) -> bool:
+        """Whether this message is one of its inputs, or came while it was at work."""
+        messages = (*self.inputs, *(arrival.message for arrival in self.arrivals))
+        return any(message.id == message_id for message in messages)
+
+    def rejected(self, message_id: str) -> bool:
+        """Whether this message came during the run and its contact was told to wait."""
+        return any(arrival.rejected and arrival.message.id == message_id for arrival in self.arrivals)
+
+    def step(self, key: str) -> Step | None:
+        """The step of that key, if it is there and not in a page."""
+        return next((step for step in self.steps if step.key == key), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +208,9 @@ class Session:
     run: Run | None = None
     outbox: tuple[Delivery, ...] = ()
     seen: tuple[Seen, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    summary: str = ""
+    """What was said before `context` begins, in short."""
     context: tuple[Message, ...] = ()
     """The conversation before this run, as a model is given it."""
     usage: Usage = field(default_factory=Usage)
@@ -155,10 +226,24 @@ class Session:
     """Until when an operator's console is shown it."""
     late: int = 0
     """Messages that came in after a later one had been answered."""
+    rejected: int = 0
+    """Messages that came during a run whose agent takes none then."""
+    unknown: int = 0
+    """Deliveries of which nobody will ever know whether the contact saw them."""
+    repeated: int = 0
+    """Times that a contact may have seen a delivery once more."""
     inbox: Mapping[str, Entry] = field(default_factory=dict)
     """Entries by id; stored beside the state."""
+    more: bool = False
+    """Whether the inbox has entries that were not read yet; never part of the state, as all that follows."""
+    read_to: int | None = None
+    """With `more`: messages beyond this order must not be taken yet."""
     finished: Run | None = None
-    """A run that this change ends; its commit archives it, and it is never part of the state."""
+    """A run that this change ends; its commit archives it."""
+    paged: tuple[Step, ...] = ()
+    """Steps that this change moves out: its commit writes them as the last page of the run."""
+    forgotten: tuple[Seen, ...] = ()
+    """Ids that this change moves out: its commit writes them as the last segment."""
 
     @property
     def key(self) -> SessionKey:
@@ -173,15 +258,12 @@ class Session:
 def read(key: SessionKey, stored: Stored) -> Session | None:
     """The session of a stored document; None for one that holds nothing at all.
 
-    Raises `Retryable` for a document of a newer release: an instance of that release will take the wake, and this one
-    must not write back what it does not understand.
+    Documents of older releases are brought to the present shape. Raises `Retryable` for one of a newer release: an
+    instance of that release will take the wake, and this one must not write back what it does not understand.
     """
     inbox = {entry_id: decode(Entry, body) for entry_id, body in stored.inbox.items()}
     if stored.state is not None:
-        session = decode(Session, stored.state)
-        if session.schema_version > SCHEMA_VERSION:
-            raise Retryable(f"session {key.session} has schema {session.schema_version}, known is {SCHEMA_VERSION}")
-        return replace(session, inbox=inbox)
+        return replace(read_state(stored.state), inbox=inbox, more=stored.more, read_to=stored.read_to)
     if not inbox:
         return None
     first = next(iter(inbox.values()))
@@ -192,24 +274,46 @@ def read(key: SessionKey, stored: Stored) -> Session | None:
         conversation=first.conversation,
         viewer=first.viewer,
         inbox=inbox,
+        more=stored.more,
+        read_to=stored.read_to,
     )
 
 
+def read_state(state: bytes) -> Session:
+    """The session without its inbox. Raises `Retryable` as `read` does."""
+    if b'"schema_version":1,' in state:  # no text can hold this: its quotation marks would be escaped
+        state = _from_version_1(state)
+    session = decode(Session, state)
+    if session.schema_version > SCHEMA_VERSION:
+        raise Retryable(f"session {session.id} has schema {session.schema_version}, known is {SCHEMA_VERSION}")
+    return session
+
+
+def _from_version_1(state: bytes) -> bytes:
+    """A run had one wait at most, and stood still for it."""
+    document: JsonObject = json.loads(state)
+    run = document["run"]
+    if run is not None and (wait := run.pop("wait")) is not None:
+        run |= {"open": [wait], "parked": True}
+    return json.dumps(document | {"schema_version": SCHEMA_VERSION}).encode()
+
+
 def state_bytes(session: Session) -> bytes:
-    """What is stored as `state`: everything but the inbox and a run that goes to the archive."""
-    return encode(replace(session, inbox={}, finished=None))
+    """What is stored as `state`: everything but the inbox and what goes into documents of its own."""
+    stored = replace(session, inbox={}, more=False, read_to=None, finished=None, paged=(), forgotten=())
+    return encode(stored if stored.schema_version == SCHEMA_VERSION else replace(stored, schema_version=SCHEMA_VERSION))
 
 
-def inbox_bytes(session: Session) -> dict[str, bytes]:
-    """What is stored as the inbox."""
-    return {entry_id: encode(entry) for entry_id, entry in session.inbox.items()}
+def pending(entry: Entry) -> Pending:
+    """How an entry goes into the inbox: control entries before messages, messages in the channel's order."""
+    return Pending(body=encode(entry), rank=entry.order if entry.kind == "message" else 0)
 
 
-def message_of(entry: Entry, sequence: int) -> Message:
-    """The contact's message that an inbox entry carries, shown by the event of that number."""
+def message_of(entry: Entry, text: str, sequence: int) -> Message:
+    """The contact's message that an inbox entry carries, with its text, shown by the event of that number."""
     return Message(
         role="contact",
-        text=entry.text,
+        text=text,
         id=entry.id,
         contact=entry.contact,
         sent_at=entry.received_at,

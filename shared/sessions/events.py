@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.domain import JsonObject
+from shared.domain import JsonObject, Message
 from shared.sessions.document import Run
 from shared.sessions.projection import Audience
 
@@ -42,21 +42,17 @@ def events(run: Run) -> Iterator[Event]:
 
 def _events(run: Run) -> Iterator[Event]:
     for place, message in enumerate(run.inputs):
-        contact = message.contact.name or message.contact.id if message.contact is not None else ""
-        data: JsonObject = {
-            "message": message.provider_id or message.id,
-            "contact": contact,
-            "text": message.text,
-            "at": message.sent_at.isoformat() if message.sent_at is not None else None,
-        }
-        yield Event(sequence=run.first_sequence + place, run=run.number, kind="message", data=data)
+        yield Event(sequence=run.first_sequence + place, run=run.number, kind="message", data=_message(message))
+    for arrival in run.arrivals:
+        data = _message(arrival.message) | {"rejected": arrival.rejected}
+        yield Event(sequence=arrival.message.sequence, run=run.number, kind="message", data=data)
     for step in run.steps:
         if step.result is None:
             continue
         seconds = (step.ended_at - step.started_at).total_seconds() if step.ended_at is not None else 0.0
         data = {"step": step.key, "kind": step.kind, "name": step.name, "result": step.result, "seconds": seconds}
         yield Event(sequence=step.sequence, run=run.number, kind="step", data=data)
-    for wait in (*run.waits, *([run.wait] if run.wait is not None else ())):
+    for wait in (*run.waits, *run.open):
         data = {
             "wait": wait.id,
             "kind": wait.kind,
@@ -64,8 +60,18 @@ def _events(run: Run) -> Iterator[Event]:
             "arguments": wait.call.arguments,
             "until": wait.until.isoformat(),
             "approve": "contact" in wait.approvers,
+            "question": wait.question,
         }
         yield Event(sequence=wait.sequence, run=run.number, kind="wait", data=data)
     if run.outcome is not None:
         data = {"text": run.reply, "outcome": run.outcome, "reason": run.reason}
         yield Event(sequence=run.reply_sequence, run=run.number, kind="text", data=data)
+
+
+def _message(message: Message) -> JsonObject:
+    return {
+        "message": message.provider_id or message.id,
+        "contact": message.contact.name or message.contact.id if message.contact is not None else "",
+        "text": message.text,
+        "at": message.sent_at.isoformat() if message.sent_at is not None else None,
+    }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.domain import JsonObject, Message, SessionKey
-from shared.sessions.document import Run, Session
+from shared.sessions.document import Run, Session, Wait
 
 Audience = Literal["contact", "operator"]
 MESSAGES_SHOWN = 50
@@ -55,7 +55,7 @@ def _body(session: Session, audience: Audience, partial: PartialText | None) -> 
 def project(session: Session, audience: Audience, partial: PartialText | None = None) -> JsonObject:
     """What this audience may see: status, the latest messages, the active run's steps, its wait, its partial text."""
     run = session.run
-    spoken = [*session.context, *(run.inputs if run is not None else ()), *_reply(run)]
+    spoken = [*session.context, *(run.inputs if run is not None else ()), *_arrived(run), *_reply(run)]
     numbered = [message for message in spoken if message.sequence and message.role != "tool"]
     return {
         "session": session.id,
@@ -65,7 +65,8 @@ def project(session: Session, audience: Audience, partial: PartialText | None = 
         "status": status(session),
         "messages": [_message(message) for message in numbered[-MESSAGES_SHOWN:]],
         "steps": _steps(run, audience),
-        "wait": _wait(run, audience),
+        "wait": _wait(run.wait, audience) if run is not None and run.wait is not None else None,
+        "waits": [_wait(wait, audience) for wait in run.open] if run is not None else [],
         "text": None
         if partial is None
         else {"step": partial.step, "attempt": partial.attempt, "text": partial.text[:TEXT_SHOWN]},
@@ -76,13 +77,17 @@ def status(session: Session) -> Literal["idle", "running", "waiting"]:
     """What the session is doing, in one word."""
     if session.run is None:
         return "idle"
-    return "running" if session.run.wait is None else "waiting"
+    return "waiting" if session.run.parked else "running"
 
 
 def _reply(run: Run | None) -> tuple[Message, ...]:
     if run is None or run.outcome is None:
         return ()
     return (Message(role="agent", text=run.reply, sequence=run.reply_sequence),)
+
+
+def _arrived(run: Run | None) -> tuple[Message, ...]:
+    return () if run is None else tuple(arrival.message for arrival in run.arrivals)
 
 
 def _message(message: Message) -> JsonObject:
@@ -106,15 +111,13 @@ def _steps(run: Run | None, audience: Audience) -> list[JsonObject]:
     return shown
 
 
-def _wait(run: Run | None, audience: Audience) -> JsonObject | None:
-    wait = run.wait if run is not None else None
-    if wait is None:
-        return None
+def _wait(wait: Wait, audience: Audience) -> JsonObject:
     return {
         "id": wait.id,
         "kind": wait.kind,
         "tool": wait.call.name,
         "arguments": wait.call.arguments,
         "until": wait.until.isoformat(),
+        "question": wait.question,
         "approve": wait.kind == "approval" and (audience == "operator" or "contact" in wait.approvers),
     }

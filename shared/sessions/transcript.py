@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import dropwhile
 
 from shared.codec import decode
 from shared.domain import Message, ModelReply
 from shared.sessions.document import Run
+
+CONTEXT_BYTES = 64_000
+"""How much of the conversation a model is given word for word, about 16,000 tokens; a summary stands for the rest."""
+MESSAGE_OVERHEAD_BYTES = 300
+"""What a message takes in a session's document besides its text, about."""
+_TURN = re.compile(r"(\d+)(?:\.\d+)?$")
 
 
 def model_step(turn: int) -> str:
@@ -20,39 +27,72 @@ def tool_step(turn: int, index: int) -> str:
     return f"tool-{turn}.{index}"
 
 
-def transcript(run: Run) -> tuple[Message, ...]:
-    """What the run added to the conversation so far: the agent's texts and tool calls, each call with its result."""
-    return tuple(_messages(run))
+def turn_of(key: str) -> int:
+    """The turn that a step belongs to."""
+    found = _TURN.search(key)
+    assert found is not None, key
+    return int(found.group(1))
 
 
-def _messages(run: Run) -> Iterator[Message]:
-    results = {step.key: step.result for step in run.steps}
+def transcript(run: Run, after: int = 0) -> tuple[Message, ...]:
+    """What the run added to the conversation after that many turns, as far as its steps are not in pages: the agent's
+    texts and tool calls, each call with its result, and what contacts wrote meanwhile."""
+    return tuple(_messages(run, max(after, run.moved.turns)))
+
+
+def _messages(run: Run, after: int) -> Iterator[Message]:
+    results = {step.key: step for step in run.steps}
     said = ""
-    turn = 1
-    while (stored := results.get(model_step(turn))) is not None:
-        reply = decode(ModelReply, stored)
-        said = reply.text
-        final = bool(run.reply) and not reply.tool_calls and reply.text == run.reply
-        sequence = run.reply_sequence if final else 0
-        yield Message(role="agent", text=reply.text, sequence=sequence, tool_calls=reply.tool_calls)
-        for index, call in enumerate(reply.tool_calls):
-            # A model rejects a call without its result; a run that ended early leaves some without.
-            result = results.get(tool_step(turn, index)) or '{"error": "not carried out"}'
-            yield Message(role="tool", text=result, tool_call_id=call.id)
+    turn = after + 1
+    yield from _arrived(run, 0, after)
+    while (step := results.get(model_step(turn))) is not None and step.result is not None:
+        if not step.dropped:
+            reply = decode(ModelReply, step.result)
+            said = reply.text
+            final = bool(run.reply) and not reply.tool_calls and reply.text == run.reply
+            sequence = run.reply_sequence if final else 0
+            yield Message(role="agent", text=reply.text, sequence=sequence, tool_calls=reply.tool_calls)
+            for index, call in enumerate(reply.tool_calls):
+                # A model rejects a call without its result; a run that ended early leaves some without.
+                used = results.get(tool_step(turn, index))
+                text = used.result if used is not None and used.result else '{"error": "not carried out"}'
+                yield Message(role="tool", text=text, tool_call_id=call.id)
+        yield from _arrived(run, turn, turn)
         turn += 1
+    yield from _arrived(run, turn, 2**31)
     if run.reply and run.reply != said:
         yield Message(role="agent", text=run.reply, sequence=run.reply_sequence)
 
 
-def trim(messages: tuple[Message, ...], limit: int) -> tuple[Message, ...]:
-    """The latest messages of at most `limit` bytes together, beginning with a contact's, so that no tool call is
-    parted from its result; at least the last message, unless that is a tool's."""
-    size = 0
+def _arrived(run: Run, first: int, last: int) -> Iterator[Message]:
+    """What the model sees behind these turns of what came in; messages of turns in pages stay word for word."""
+    for arrival in run.arrivals:
+        if first <= arrival.after <= last and not arrival.rejected:
+            yield arrival.message
+
+
+def trim(messages: tuple[Message, ...], limit: int, stored_limit: int = 2**31) -> tuple[Message, ...]:
+    """The latest messages of at most `limit` bytes together, or `stored_limit` as `stored` counts, beginning with a
+    contact's, so that no tool call is parted from its result; at least the last message, unless that is a tool's."""
+    size = overhead = 0
     kept = len(messages)
-    while kept > 0 and (size := size + _size(messages[kept - 1])) <= limit:
+    while kept > 0:
+        size, overhead = size + _size(messages[kept - 1]), overhead + MESSAGE_OVERHEAD_BYTES
+        if size > limit or size + overhead > stored_limit:
+            break
         kept -= 1
     latest = tuple(dropwhile(lambda message: message.role != "contact", messages[kept:]))
     return latest or tuple(message for message in messages[-1:] if message.role != "tool")
+
+
+def total(messages: tuple[Message, ...]) -> int:
+    """Bytes of text and arguments."""
+    return sum(map(_size, messages))
+
+
+def stored(messages: tuple[Message, ...]) -> int:
+    """Bytes that they take in a session's document, about."""
+    return total(messages) + len(messages) * MESSAGE_OVERHEAD_BYTES
 
 
 def _size(message: Message) -> int:

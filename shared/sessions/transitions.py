@@ -1,24 +1,28 @@
-"""Every change of a session, as pure functions from session to session.
+"""Who drives a session, and how its run begins, answers and ends: pure functions from session to session.
 
 They are applied to the freshly read document inside the compare-and-swap, and applied again when it was lost: none of
-them may look at anything but its arguments.
+them may look at anything but its arguments. The others stand in arrivals.py, journal.py and waits.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
-from shared.codec import encode
-from shared.domain import CONTEXT_BYTES, Delivery, Entry, Outcome, Result, StepKind
-from shared.sessions.document import SERVICE, Lease, Run, Seen, Session, Step, Wait, message_of
+from shared.domain import Delivery, Outcome, Result
+from shared.sessions.arrivals import Taking, drop_seen, start
+from shared.sessions.document import Lease, Run, Session
+from shared.sessions.journal import active
 from shared.sessions.transcript import transcript, trim
+from shared.sessions.waits import Verdict, end_wait, judge, without
 
 STALLS_ALLOWED = 5
 WATCHED_FOR = timedelta(seconds=60)
 """How long one watch entry keeps a console's view up to date."""
+CONTEXT_AT_MOST = 200_000
+"""Bytes of earlier conversation, as stored, that a session keeps until a summary takes their place."""
 
 
 class Work(Enum):
@@ -26,10 +30,10 @@ class Work(Enum):
 
     NOTHING = "nothing"
     WAITING = "waiting"
-    """For a verdict or a time; nobody needs to hold it."""
+    """For a verdict, an answer or a time; nobody needs to hold it."""
     HELD = "held"
-    """By a live lease; its holder will see the inbox at its next commit. Also for the holder's own wake while a step
-    that must not be repeated may still be running."""
+    """By a live lease; its holder will see the inbox at its next commit. Also while a step that must not be repeated
+    may still be running, whoever asks."""
     READY = "ready"
 
 
@@ -45,50 +49,77 @@ class Claimant:
 
 def work(session: Session, *, wake: str, now: datetime) -> Work:
     """What there is to do for the holder of this wake."""
-    lease = session.lease
-    if lease is not None and lease.until > now and (lease.wake != wake or _once_is_open(session)):
-        return Work.HELD
-    if lease is not None or session.outbox:  # a lease that its holder did not give back is still due
-        return Work.READY
-    if session.run is None:
-        return Work.READY if any(entry.kind != "watch" for entry in session.inbox.values()) else Work.NOTHING
-    if session.run.wait is None or session.run.wait.until <= now:
-        return Work.READY
-    verdicts = any(entry.kind == "verdict" for entry in session.inbox.values())
-    return Work.READY if verdicts else Work.WAITING
+    lease, run = session.lease, session.run
+    if lease is not None:
+        live = lease.until > now and lease.wake != wake
+        return Work.HELD if live or _busy_until(session, lease) > now else Work.READY
+    kinds = {entry.kind for entry in session.inbox.values()}
+    later = postponed(session, now)
+    ready = "receipt" in kinds or (bool(session.outbox) and not later)
+    if run is None:
+        ready = ready or session.more or bool(kinds - {"watch"})
+        return Work.READY if ready else Work.WAITING if later else Work.NOTHING
+    goes_on = not later if run.outcome is not None else not run.parked or _is_answered(run, kinds, now)
+    return Work.READY if ready or goes_on else Work.WAITING
 
 
-def _once_is_open(session: Session) -> bool:
-    return session.run is not None and any(step.result is None for step in session.run.steps)
+def _is_answered(run: Run, kinds: AbstractSet[str], now: datetime) -> bool:
+    """Whether there is something to do for a run that waits."""
+    heeds_messages = run.queue_mode in ("reject", "interrupt") and "message" in kinds
+    return heeds_messages or bool(kinds & {"verdict", "answer", "stop"}) or any(wait.until <= now for wait in run.open)
 
 
 def due(session: Session, now: datetime) -> datetime | None:
     """When the tick must look at it if nobody else does; None when nothing is left to do."""
     if session.lease is not None:
-        return session.lease.until
-    if session.run is not None and session.run.wait is not None and session.run.wait.until > now:
-        return session.run.wait.until
-    return now if session.run is not None or session.inbox or session.outbox else None
+        return max(session.lease.until, _busy_until(session, session.lease))
+    found = work(session, wake="", now=now)
+    if found is Work.NOTHING:
+        return None
+    if found is Work.READY:
+        return now
+    run = session.run
+    times = [wait.until for wait in run.open] if run is not None and run.outcome is None else []
+    times += [delivery.not_before for delivery in session.outbox[:1] if delivery.not_before is not None]
+    return min(times)
 
 
-def claim(session: Session, who: Claimant, plan: str) -> Session:
+def _busy_until(session: Session, lease: Lease) -> datetime:
+    """Until when a step that must not be repeated may be running; the past when none may."""
+    steps = session.run.steps if session.run is not None else ()
+    intents = [step for step in steps if step.result is None]
+    waiting = {wait.step for wait in session.run.open} if session.run is not None else set()
+    times = [step.until or lease.until for step in intents if step.key not in waiting]
+    return max(times, default=datetime.min.replace(tzinfo=lease.until.tzinfo))
+
+
+def postponed(session: Session, now: datetime) -> bool:
+    """Whether nothing of the outbox may be sent before a time that is still to come."""
+    head = session.outbox[0] if session.outbox else None
+    return head is not None and head.not_before is not None and head.not_before > now
+
+
+def claim(session: Session, who: Claimant, taking: Taking) -> Session:
     """The session with this claimant's lease, verdicts applied, and a run where there is a message for one.
 
-    `plan` is what a new run gets; a run that exists keeps its own. The caller has found it `READY`.
+    The caller has found it `READY`.
     """
     session = replace(session, epoch=session.epoch + 1, lease=Lease(holder=who.holder, wake=who.wake, until=who.until))
     if session.run is not None:
         run = session.run
-        progressed = any(step.attempt == run.attempt for step in run.steps)
-        stalls = 0 if progressed or run.wait is not None else run.stalls + 1
+        put_off = bool(session.outbox) and session.outbox[0].not_before is not None
+        progressed = run.parked or put_off or any(step.attempt == run.attempt for step in run.steps)
+        stalls = run.stalls if stalled(run) else 0 if progressed else run.stalls + 1
         session = replace(session, run=replace(run, attempt=run.attempt + 1, stalls=stalls))
-    return take(session, who.now, plan)
+    return take(session, taking)
 
 
-def take(session: Session, now: datetime, plan: str) -> Session:
-    """The session with its inbox looked at: verdicts applied and, if no run is active, a new one for the messages."""
-    session = judge(session, now)
-    return start(session, now, plan) if session.run is None else session
+def take(session: Session, taking: Taking) -> Session:
+    """The session with its inbox looked at: receipts, verdicts and answers applied and, if no run is active, a new one
+    for the messages."""
+    session = drop_seen(session, taking.prepared)
+    session = judge(_receive(session, taking.now), taking.now)
+    return start(session, taking) if session.run is None else session
 
 
 def absorb(session: Session) -> Session:
@@ -96,163 +127,23 @@ def absorb(session: Session) -> Session:
     watches = [entry.received_at for entry in session.inbox.values() if entry.kind == "watch"]
     if not watches:
         return session
-    inbox = {entry_id: entry for entry_id, entry in session.inbox.items() if entry.kind != "watch"}
-    return replace(session, inbox=inbox, watched_until=max(watches) + WATCHED_FOR)
+    gone = [entry_id for entry_id, entry in session.inbox.items() if entry.kind == "watch"]
+    return replace(without(session, gone), watched_until=max(watches) + WATCHED_FOR)
 
 
-def start(session: Session, now: datetime, plan: str) -> Session:
-    """A run for the messages that wait in the inbox, in the channel's order; unchanged when none does."""
-    inbox = drop_seen(session)
-    messages = sorted(
-        (entry for entry in inbox.values() if entry.kind == "message"),
-        key=lambda entry: (entry.order, entry.received_at, entry.id),
-    )
-    if not messages:
-        return replace(session, inbox=inbox)
-    number = session.runs + 1
-    fresh = tuple(seen for seen in session.seen if now - seen.at < seen.seen_for)
-    return replace(
-        session,
-        inbox={entry_id: entry for entry_id, entry in inbox.items() if entry.kind != "message"},
-        runs=number,
-        run=Run(
-            number=number,
-            plan=plan,
-            inputs=tuple(message_of(entry, sequence) for sequence, entry in enumerate(messages, session.sequence + 1)),
-            first_sequence=session.sequence + 1,
-            started_at=now,
-        ),
-        seen=fresh + tuple(Seen(id=entry.id, run=number, at=now, seen_for=entry.seen_for) for entry in messages),
-        sequence=session.sequence + len(messages),
-        last_order=max(session.last_order, messages[-1].order),
-        late=session.late + sum(entry.order < session.last_order for entry in messages),
-    )
-
-
-def drop_seen(session: Session) -> Mapping[str, Entry]:
-    """The inbox without what a run has already taken."""
-    seen = {seen.id for seen in session.seen}
-    return {entry_id: entry for entry_id, entry in session.inbox.items() if entry_id not in seen}
-
-
-def judge(session: Session, now: datetime) -> Session:
-    """Apply the verdicts in the inbox, first come first: one that fits ends the wait, every other tap is answered."""
-    session = replace(session, inbox=drop_seen(session))
-    verdicts = sorted(
-        (entry for entry in session.inbox.values() if entry.kind == "verdict"),
-        key=lambda entry: (entry.received_at, entry.order),
-    )
-    for entry in verdicts:
-        session = _verdict(session, entry, now)
-    wait = session.run.wait if session.run is not None else None
-    if wait is not None and wait.until <= now:
-        session = _time_out(session, wait, now)
-    return session
-
-
-def _verdict(session: Session, entry: Entry, now: datetime) -> Session:
-    session = replace(session, inbox={key: value for key, value in session.inbox.items() if key != entry.id})
-    if entry.tap:  # a tap that the channel brings again must not be answered that it came too late
-        known = Seen(id=entry.id, run=session.runs, at=now, seen_for=entry.seen_for)
-        session = replace(session, seen=(*session.seen, known))
-    run = session.run
-    wait = run.wait if run is not None else None
-    if run is None or wait is None or not _answers(entry, wait):
-        return _answer_tap(session, entry, "This was already decided, or its time is over.")
-    if not _may_judge(entry, wait, run):
-        return _answer_tap(session, entry, "You may not decide this.")
-    return _settle(
-        session, wait, approved=entry.approved, by=entry.contact.name or entry.contact.id, now=now, tap=entry.tap
-    )
-
-
-def _answers(entry: Entry, wait: Wait) -> bool:
-    return wait.kind == "approval" and wait.id == entry.token and wait.until > entry.received_at
-
-
-def _may_judge(entry: Entry, wait: Wait, run: Run) -> bool:
-    """A callback has proved itself by its token; a tap counts only from somebody that the rule names."""
-    if entry.contact == SERVICE:
-        return True
-    wrote = {message.contact.id for message in run.inputs if message.contact is not None}
-    return entry.contact.id in wait.approvers or ("contact" in wait.approvers and entry.contact.id in wrote)
-
-
-def _answer_tap(session: Session, entry: Entry, text: str) -> Session:
-    if not entry.tap:
+def intend(session: Session) -> Session:
+    """The session whose next delivery is marked as being sent; every commit of a holder does this, so that whoever
+    comes after a crash knows that it may have been."""
+    if not session.outbox or session.outbox[0].status != "pending":
         return session
-    return replace(session, outbox=(*session.outbox, Delivery(id=f"tap/{entry.id}", text=text, tap=entry.tap)))
-
-
-def _time_out(session: Session, wait: Wait, now: datetime) -> Session:
-    if wait.kind == "timer":
-        return _end_wait(session, wait, "tool", {"waited_until": wait.until.isoformat()}, now)
-    return _settle(session, wait, approved=False, by="deadline", now=now, tap="")
-
-
-def _end_wait(session: Session, wait: Wait, kind: StepKind, result: object, now: datetime) -> Session:
-    """The run goes on, with the result of the step that it waited for."""
-    step = Step(
-        key=wait.step,
-        kind=kind,
-        name=wait.call.name,
-        result=encode(result).decode(),
-        attempt=_run(session).attempt,
-        started_at=now,
-        ended_at=now,
-    )
-    session = record(session, step)
-    return replace(session, run=replace(_run(session), wait=None, waits=(*_run(session).waits, wait)))
-
-
-def _settle(session: Session, wait: Wait, *, approved: bool, by: str, now: datetime, tap: str) -> Session:
-    session = _end_wait(session, wait, "approval", Verdict(approved=approved, by=by), now)
-    run, word = _run(session), "Approved" if approved else "Denied"
-    settled = Delivery(
-        id=f"{run.number}/{wait.step}/settled",
-        text=f"{word} ({wait.call.name}), by {by}.",
-        replaces=wait.provider_id,
-        tap=tap,
-    )
-    pending = tuple(delivery for delivery in session.outbox if delivery.id != wait.prompt)  # nobody is asked any more
-    return replace(session, outbox=(*pending, settled) if wait.provider_id or tap else pending)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """How an approval ended; stored as the result of its step."""
-
-    approved: bool
-    by: str
-    """The name or id of who decided; `deadline` when nobody did in time."""
-
-
-def record(session: Session, step: Step) -> Session:
-    """The journal with this step; a step that has the same key (its intent) is replaced and keeps its place."""
-    run = _run(session)
-    earlier = next((known for known in run.steps if known.key == step.key), None)
-    if earlier is not None:
-        step = replace(step, sequence=earlier.sequence)
-        steps = tuple(step if known.key == step.key else known for known in run.steps)
-        return replace(session, run=replace(run, steps=steps))
-    step = replace(step, sequence=session.sequence + 1)
-    return replace(session, run=replace(run, steps=(*run.steps, step)), sequence=step.sequence)
-
-
-def suspend(session: Session, wait: Wait, *prompts: Delivery) -> Session:
-    """The run waits, and asks by these deliveries."""
-    wait = replace(wait, sequence=session.sequence + 1)
-    return replace(
-        session,
-        run=replace(_run(session), wait=wait),
-        outbox=(*session.outbox, *prompts),
-        sequence=wait.sequence,
-    )
+    head, *rest = session.outbox
+    return replace(session, outbox=(replace(head, status="sending", epoch=session.epoch), *rest))
 
 
 def respond(session: Session, *, outcome: Outcome, reply: str, parts: tuple[str, ...], reason: str = "") -> Session:
     """The run has its reply, which lies in the outbox in as many parts as the channel needs."""
-    run = _run(session)
+    run = active(session)
+    messages = (*run.inputs, *(arrival.message for arrival in run.arrivals if not arrival.rejected))
     results = tuple(
         Result(
             key=session.key,
@@ -263,7 +154,7 @@ def respond(session: Session, *, outcome: Outcome, reply: str, parts: tuple[str,
             outcome=outcome,
             reason=reason,
         )
-        for message in run.inputs
+        for message in messages
         if message.callback_url
     )
     parts = parts or ("",) * bool(results)  # who waits for a result is told, even when there is nothing to say
@@ -280,26 +171,53 @@ def respond(session: Session, *, outcome: Outcome, reply: str, parts: tuple[str,
     )
 
 
+def put_off(session: Session, delivery: Delivery) -> Session:
+    """The outbox with this delivery as it is now, still to be sent."""
+    outbox = tuple(delivery if known.id == delivery.id else known for known in session.outbox)
+    return replace(session, outbox=outbox)
+
+
 def mark(session: Session, delivery: Delivery, now: datetime) -> Session:
     """The outbox without this delivery, and its run with what became of it."""
-    session = replace(session, outbox=tuple(known for known in session.outbox if known.id != delivery.id))
+    session = replace(
+        session,
+        outbox=tuple(known for known in session.outbox if known.id != delivery.id),
+        unknown=session.unknown + (delivery.status == "unknown"),
+        repeated=session.repeated + delivery.repeated,
+    )
     run = session.run
     if run is None:
         return session
-    session = replace(session, run=replace(run, deliveries=(*run.deliveries, delivery)))
-    wait = run.wait
-    if wait is None or wait.prompt != delivery.id:
+    stalls = run.stalls if stalled(run) else 0
+    session = replace(session, run=replace(run, deliveries=(*run.deliveries, delivery), stalls=stalls))
+    wait = next((wait for wait in run.open if wait.prompt == delivery.id), None)
+    if wait is None:
         return session
     if delivery.status == "refused":  # nobody was asked, so nobody will answer
-        return _end_wait(session, wait, "approval", Verdict(approved=False, by="nobody: it could not be asked"), now)
-    return replace(session, run=replace(_run(session), wait=replace(wait, provider_id=delivery.provider_id)))
+        return end_wait(session, wait, "approval", Verdict(approved=False, by="nobody: it could not be asked"), now)
+    asked = tuple(replace(known, provider_id=delivery.provider_id) if known == wait else known for known in run.open)
+    return replace(session, run=replace(active(session), open=asked))
 
 
 def finish(session: Session, now: datetime) -> Session:
     """The session without its run, which goes to the archive."""
-    run = replace(_run(session), ended_at=now)
-    context = trim((*session.context, *run.inputs, *transcript(run)), CONTEXT_BYTES)
+    run = replace(active(session), ended_at=now)
+    context = trim((*session.context, *run.inputs, *transcript(run)), CONTEXT_AT_MOST, CONTEXT_AT_MOST)
     return replace(session, run=None, finished=run, context=context, usage=session.usage + run.usage)
+
+
+def stalled(run: Run) -> bool:
+    """Whether the run makes no progress any more, and is to be set aside."""
+    return run.stalls >= STALLS_ALLOWED
+
+
+def park(session: Session, now: datetime) -> Session:
+    """The session let go because its run can do nothing before a wait is over; kept when one is over already, or when
+    somebody is still to be told something."""
+    session = judge(replace(session, run=replace(active(session), parked=True)), now)
+    if not active(session).parked or (session.outbox and not postponed(session, now)):
+        return session
+    return release(session)
 
 
 def release(session: Session) -> Session:
@@ -307,7 +225,17 @@ def release(session: Session) -> Session:
     return replace(session, lease=None)
 
 
-def _run(session: Session) -> Run:
-    if session.run is None:
-        raise AssertionError("no run is active: only its holder records, suspends and responds")
-    return session.run
+def _receive(session: Session, now: datetime) -> Session:
+    """Apply what providers say of deliveries whose sending was cut: they were taken, or could not be delivered."""
+    for entry in [entry for entry in session.inbox.values() if entry.kind == "receipt"]:
+        session = without(session, (entry.id,))
+        receipt = entry.receipt
+        found = next((known for known in session.outbox if receipt is not None and known.id == receipt.delivery), None)
+        if receipt is None or found is None or found.status not in ("sending", "unknown"):
+            continue
+        failed = receipt.status == "failed"
+        done = replace(
+            found, status="refused" if failed else "sent", provider_id=receipt.provider_id, reason=receipt.reason
+        )
+        session = mark(session, done, now)
+    return session

@@ -18,9 +18,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from shared.auth.signature import HEADER, verify
-from shared.codec import encode
 from shared.config.demo import AGENT, CONNECTION, TENANT
 from shared.domain import Contact, Entry, JsonObject, digest, session_key
+from shared.sessions.document import pending
 from shared.store.firestore import FirestoreStore
 from tests import engines
 from tests.e2e.cloud import BOT_TOKEN, FUNCTIONS, MODEL_KEY, Cloud, cloud_in
@@ -133,7 +133,7 @@ async def test_the_tick_finds_a_message_whose_wake_was_lost(cloud: Cloud) -> Non
         text="Where is order 1042?",
     )
     store = FirestoreStore(cloud.project)
-    await store.append(session_key(TENANT, CONNECTION, str(chat)), {entry.id: encode(entry)}, now)
+    await store.append(session_key(TENANT, CONNECTION, str(chat)), {entry.id: pending(entry)}, now)
     await store.aclose()
     ticked = await cloud.request("callbacks", "/tick")
     assert (ticked.status_code, ticked.json()) == (200, {"woken": 1})

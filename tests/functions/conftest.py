@@ -23,7 +23,7 @@ from shared.cli.simulators.telegram import TelegramSimulator
 from shared.config.demo import CONNECTION
 from shared.config.drafts import AgentDraft
 from shared.config.publishing import publish
-from shared.domain import JsonObject
+from shared.domain import JsonObject, Queueing
 from shared.llm.route import Route
 from shared.llm.scripted import Scripted
 from shared.observability.logging import LineFormatter
@@ -160,6 +160,9 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Keys]:
         here = Parts(Settings(home=home))
         operator = await prepare(here, URL)
         repository = here.repository
+        (shop,) = await repository.agents(TENANT)
+        at_once = Queueing(debounce_seconds=0)  # the clock of these tests stands still
+        await repository.put_agent(TENANT, replace(shop.draft, queueing=at_once))
         await repository.create_tenant(OTHER_TENANT, "Other")
         await repository.put_agent(
             OTHER_TENANT, AgentDraft(id=OTHER_AGENT, instructions="Help.", models=("scripted/demo",))

@@ -98,7 +98,7 @@ async def test_a_waiting_session_says_for_what_and_where_to_decide(stack: Stack)
 async def test_a_message_that_nobody_took_yet_is_in_the_inbox(stack: Stack) -> None:
     await stack.here.bus.aclose()
     await stack.update(stack.simulator.update_message(77, "Hello"))
-    (key,) = await stack.here.store.due(stack.clock.now().replace(year=2027))
+    (key,) = [key async for key in stack.here.store.due(stack.clock.now().replace(year=2027))]
     body = (await stack.read(f"/v1/sessions/{key.session}")).json()
 
     assert (body["status"], body["runs"], body["inbox"]) == ("idle", 0, 1)

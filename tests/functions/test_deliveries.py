@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from shared.cli.embedded import TENANT
 from shared.codec import encode
-from shared.domain import JsonObject, Receipt, session_key
+from shared.domain import Delivery, JsonObject, Receipt, session_key
+from shared.sessions.document import Session, read, state_bytes
 from tests.clock import NOON
 from tests.functions.conftest import Stack, is_problem
 
@@ -41,6 +43,30 @@ async def test_a_failure_that_is_pushed_is_listed_once(stack: Stack) -> None:
     assert [(answer.status_code, answer.content) for answer in answers] == [(204, b"")] * 2
     (listed,) = (await stack.read("/v1/receipts")).json()
     assert (listed["delivery"], listed["at"]) == ("3/reply/1", "2026-11-20T12:00:00Z")
+
+
+@pytest.mark.usefixtures("emulator")
+async def test_a_receipt_settles_a_delivery_that_may_have_been_sent(stack: Stack) -> None:
+    """As a process leaves it that dies while it sends."""
+    doubtful = Delivery(id="1/reply/1", text="Hello", status="unknown", not_before=NOON + timedelta(seconds=30))
+    session = Session(
+        tenant=FAILED.key.tenant,
+        id=FAILED.key.session,
+        connection="demo-whatsapp",
+        conversation="16505551234",
+        outbox=(doubtful,),
+    )
+    await stack.here.store.commit(FAILED.key, None, state=state_bytes(session), due=None)
+    sent = replace(FAILED, delivery="1/reply/1", status="sent", reason="")
+    answers = [await stack.http.post("/deliveries", json=envelope(sent)) for _ in range(2)]
+    await stack.idle()
+    stored = await stack.here.store.load(FAILED.key)
+    left = read(FAILED.key, stored) if stored is not None else None
+
+    assert [answer.status_code for answer in answers] == [204, 204]
+    assert left is not None
+    assert (left.outbox, dict(left.inbox), left.unknown, left.repeated) == ((), {}, 0, 0)
+    assert stack.dispatcher.whatsapp.messages("16505551234") == []
 
 
 @pytest.mark.usefixtures("emulator")

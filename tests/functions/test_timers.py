@@ -50,7 +50,8 @@ async def test_the_tick_ends_a_wait_for_a_time(stack: Stack) -> None:
     await stack.idle()
 
     assert (before["status"], early, late) == ("waiting", 0, 1)
-    assert before["wait"] == {
+    assert before["waits"] == [before["wait"]]
+    assert {name: before["wait"][name] for name in ("kind", "tool", "arguments", "until")} == {
         "kind": "timer",
         "tool": "wait_until",
         "arguments": {"seconds": 3600},

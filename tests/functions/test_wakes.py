@@ -42,7 +42,7 @@ async def inbox(stack: Stack) -> SessionKey:
     body = stack.simulator.update_message(77, "Hello")
     await stack.here.bus.aclose()  # the wake is lost: the webhook says so, the message stays
     assert (await stack.update(body)).status_code == 503
-    (key,) = await stack.here.store.due(stack.clock.now().replace(year=2027))
+    (key,) = [key async for key in stack.here.store.due(stack.clock.now().replace(year=2027))]
     return key
 
 

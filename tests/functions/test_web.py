@@ -77,6 +77,14 @@ async def test_a_contact_decides_where_the_policy_lets_them(stack: Stack, sessio
     assert (answer.status_code, len(stack.refunded)) == (202, 1)
 
 
+async def test_a_user_stops_a_run_by_a_command(stack: Stack, session: str) -> None:
+    await say(stack, session, "Please refund order 1042")
+    await say(stack, session, "/stop", "message-2")
+    (run,) = (await stack.read(f"/v1/sessions/{session}/runs")).json()
+
+    assert (run["outcome"], run["reply"], stack.refunded) == ("cancelled", "Stopped.", [])
+
+
 @pytest.mark.parametrize("what", ["messages", "verdicts"])
 async def test_another_users_session_is_not_found_and_nothing_is_written(stack: Stack, session: str, what: str) -> None:
     bodies: dict[str, JsonObject] = {

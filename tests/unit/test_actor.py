@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from shared.codec import encode
-from shared.domain import Entry, SessionKey, Wake
+from shared.domain import Entry, Queueing, SessionKey, Texts, Wake
 from shared.errors import Conflict, Fenced, NotFound, StoreDown
 from shared.sessions.actor import Actor, Pace
-from shared.sessions.document import Run, Session, Step
-from shared.sessions.transitions import Work, mark, record, release, respond
-from shared.store import Archived
+from shared.sessions.document import Run, Session, Step, pending
+from shared.sessions.journal import record
+from shared.sessions.transitions import Work, mark, release, respond
+from shared.store import Archived, Document, Pending
 from shared.store.sqlite import SqliteStore
 from tests.clock import NOON, FakeClock
+from tests.fakes import FakeFiles
 from tests.stage import PACE, message
 
 KEY = SessionKey("acme", "a" * 32)
 BRISK = Pace(lease=0.03, due=60.0)
 """Its heartbeat comes every 10 ms of real time."""
+AT_ONCE = Queueing(debounce_seconds=0)
 
 
 class UnsteadyStore(SqliteStore):
@@ -49,10 +51,11 @@ class UnsteadyStore(SqliteStore):
         version: object,
         *,
         state: bytes,
-        inbox: Mapping[str, bytes],
+        remove: Collection[str] = (),
+        spill: Mapping[str, Pending] | None = None,
         due: datetime | None,
         archive: Archived | None = None,
-        documents: Mapping[str, bytes] | None = None,
+        documents: Mapping[str, Document] | None = None,
     ) -> object:
         fate = self.commits.pop(0) if self.commits else ""
         self.turn.set()
@@ -62,7 +65,7 @@ class UnsteadyStore(SqliteStore):
             self.waits.set()
             await self.go.wait()
         new = await super().commit(
-            key, version, state=state, inbox=inbox, due=due, archive=archive, documents=documents
+            key, version, state=state, remove=remove, spill=spill, due=due, archive=archive, documents=documents
         )
         self.written += 1
         self.turn.set()
@@ -88,19 +91,23 @@ def clock() -> FakeClock:
 
 
 async def put(store: SqliteStore, entry: Entry) -> None:
-    await store.append(KEY, {entry.id: encode(entry)}, NOON)
+    await store.append(KEY, {entry.id: pending(entry)}, NOON)
 
 
 async def claimed(store: SqliteStore, clock: FakeClock, pace: Pace = PACE, wake: str = "w") -> Actor:
     """An actor that holds the session, in a run for message 1 (unless there is one)."""
     await put(store, message(1))
     actor = await loaded(store, clock, pace)
-    assert await actor.claim(Wake(key=KEY, id=wake), "plan") is Work.READY
+    assert await claim(actor, wake) is Work.READY
     return actor
 
 
+async def claim(actor: Actor, wake: str) -> Work:
+    return await actor.claim(Wake(key=KEY, id=wake), "plan", AT_ONCE, Texts())
+
+
 async def loaded(store: SqliteStore, clock: FakeClock, pace: Pace = PACE) -> Actor:
-    actor = Actor(store, clock, KEY, pace)
+    actor = Actor(store, FakeFiles(lambda _: None), clock, KEY, pace)
     assert await actor.load()
     return actor
 
@@ -165,6 +172,7 @@ async def test_what_a_lost_heartbeat_wrote_is_not_written_again(
     store.commits, store.after = list(lost), [message(2)]
 
     async def effect() -> str:
+        clock.advance(BRISK.lease / 3)
         await store.until(lambda: not store.commits)
         return "sent"
 
@@ -198,12 +206,12 @@ async def test_another_wake_finds_a_live_lease_held(store: UnsteadyStore, clock:
     first = await claimed(store, clock)
     second = await loaded(store, clock)
     clock.advance(PACE.lease - 1)
-    assert await second.claim(Wake(key=KEY, id="another"), "plan") is Work.HELD
+    assert await claim(second, "another") is Work.HELD
     assert store.written == 1
     await first.commit(step("a"))  # extends the lease
     clock.advance(PACE.lease - 1)
     second = await loaded(store, clock)
-    assert await second.claim(Wake(key=KEY, id="another"), "plan") is Work.HELD
+    assert await claim(second, "another") is Work.HELD
 
 
 async def test_the_same_wake_takes_over_at_once(store: UnsteadyStore, clock: FakeClock) -> None:
@@ -217,21 +225,19 @@ async def test_the_same_wake_takes_over_at_once(store: UnsteadyStore, clock: Fak
 async def test_of_two_that_claim_at_once_one_wins(store: UnsteadyStore, clock: FakeClock) -> None:
     await put(store, message(1))
     actors = [await loaded(store, clock) for _ in range(2)]
-    found = await asyncio.gather(
-        *(actor.claim(Wake(key=KEY, id=f"w{number}"), "plan") for number, actor in enumerate(actors))
-    )
+    found = await asyncio.gather(*(claim(actor, f"w{number}") for number, actor in enumerate(actors)))
     assert sorted(work.value for work in found) == ["held", "ready"]
 
 
 async def test_there_is_nothing_to_claim_in_a_session_at_rest(store: UnsteadyStore, clock: FakeClock) -> None:
     actor = await claimed(store, clock)
     await actor.commit(lambda session: replace(session, run=None, lease=None))
-    assert await (await loaded(store, clock)).claim(Wake(key=KEY, id="w2"), "plan") is Work.NOTHING
+    assert await claim(await loaded(store, clock), "w2") is Work.NOTHING
     assert store.written == 2
 
 
 async def test_a_session_that_does_not_exist_is_said_to(store: UnsteadyStore, clock: FakeClock) -> None:
-    actor = Actor(store, clock, KEY, PACE)
+    actor = Actor(store, FakeFiles(lambda _: None), clock, KEY, PACE)
     assert not await actor.load()
     with pytest.raises(NotFound, match="there is none with id"):
         assert actor.session
@@ -242,14 +248,28 @@ async def test_a_long_effect_extends_the_lease(store: UnsteadyStore, clock: Fake
     before = store.written
 
     async def effect() -> str:
-        clock.advance(5)
-        await store.until(lambda: store.written == before + 2)
+        for beats in (1, 2):
+            clock.advance(5)
+            await store.until(lambda: store.written == before + beats)  # noqa: B023  awaited within the loop
         return "done"
 
     assert await actor.keep(effect()) == "done"
     lease = (await loaded(store, clock)).session.lease
     assert lease is not None
-    assert lease.until == BRISK.lease_end(NOON + timedelta(seconds=5))
+    assert lease.until == BRISK.lease_end(NOON + timedelta(seconds=10))
+
+
+async def test_effects_side_by_side_extend_the_lease_once(store: UnsteadyStore, clock: FakeClock) -> None:
+    actor = await claimed(store, clock, BRISK)
+    before = store.written
+    clock.advance(BRISK.lease / 3)
+
+    over = asyncio.Event()
+    effects = [asyncio.create_task(actor.keep(over.wait())) for _ in range(8)]
+    await asyncio.wait(effects, timeout=BRISK.lease * 3)  # nine heartbeats of each
+    assert store.written == before + 1
+    over.set()
+    assert await asyncio.gather(*effects) == [True] * 8
 
 
 async def test_a_fence_ends_a_long_effect(store: UnsteadyStore, clock: FakeClock) -> None:
@@ -258,6 +278,7 @@ async def test_a_fence_ends_a_long_effect(store: UnsteadyStore, clock: FakeClock
 
     async def effect() -> None:
         await claimed(store, clock)
+        clock.advance(BRISK.lease / 3)
         try:
             await asyncio.Event().wait()
         finally:
@@ -273,6 +294,7 @@ async def test_an_effect_outlives_a_store_that_is_down(store: UnsteadyStore, clo
     store.commits = ["down", "down"]
 
     async def effect() -> str:
+        clock.advance(BRISK.lease / 3)
         await store.until(lambda: not store.commits)
         return "done"
 
@@ -344,5 +366,5 @@ async def test_commits_get_through_a_rain_of_messages(store: UnsteadyStore, cloc
 
 async def test_the_tick_finds_a_holder_that_fell_silent(store: UnsteadyStore, clock: FakeClock) -> None:
     await claimed(store, clock)
-    assert await store.due(NOON + timedelta(seconds=59)) == []
-    assert await store.due(NOON + timedelta(seconds=60)) == [KEY]
+    assert [key async for key in store.due(NOON + timedelta(seconds=59))] == []
+    assert [key async for key in store.due(NOON + timedelta(seconds=60))] == [KEY]

@@ -7,9 +7,9 @@ import pytest
 
 from shared import codec
 from shared.auth.api_key import authenticate
-from shared.domain import ApiKey, Principal
+from shared.domain import Principal
 from shared.errors import Unauthenticated
-from shared.published import Published, api_key_path
+from shared.published import ApiKey, Published, api_key_path
 from tests.clock import FakeClock
 from tests.fakes import FakeDocuments
 

@@ -5,12 +5,12 @@ import pytest
 
 from shared.domain import DeliveryStatus, JsonObject, ModelReply, Texts
 from shared.errors import BusDown, ModelRefused, NotSent, Refused, Retryable, SendError, SendUnknown
-from shared.orchestrator.loop import UNKNOWN
+from shared.orchestrator.use import UNKNOWN
 from shared.sessions.outbox import ATTEMPTS, LONGEST_SLEEP
 from shared.sessions.transitions import STALLS_ALLOWED
 from shared.tools import ToolContext, ToolResult
 from tests.clock import FakeClock
-from tests.stage import PACE, Crash, PointedStore, Stage, calls, says
+from tests.stage import PLAN, Crash, PointedStore, Stage, calls, says
 
 Play = Callable[..., Stage]
 
@@ -50,12 +50,13 @@ async def test_a_reply_that_cannot_be_sent_now_is_kept_for_the_next_attempt(
     stage = play(says("Hello"))
     stage.channel.failures = list(failures)
     await stage.say("Hi")
-    with pytest.raises(Retryable, match="delivery 1/reply/1"):
-        await stage.drive("w")
+    await stage.pump()
     assert len(stage.channel.tried) == tried
     session = await stage.session()
-    assert [kept.text for kept in session.outbox] == ["Hello"]
-    await stage.drive("w")
+    assert session.lease is None
+    assert [(kept.text, kept.status) for kept in session.outbox] == [("Hello", "sending")]
+    assert stage.channel.texts == []
+    await stage.tick(120)
     assert stage.channel.texts == ["Hello"]
     assert len(stage.script.history) == 1
     assert await stage.is_quiet()
@@ -79,6 +80,9 @@ async def test_a_channel_that_is_down_for_long_does_not_end_the_run(play: Play) 
     stage.channel.failures = [NotSent("down") for _ in range(ATTEMPTS * (STALLS_ALLOWED + 2))]
     await stage.say("Hi")
     await stage.pump()
+    for _ in range(STALLS_ALLOWED + 2):
+        assert stage.channel.texts == []
+        await stage.tick(3600)
     assert stage.channel.texts == ["Hello"]
     assert (await stage.run()).outcome == "answered"
 
@@ -193,7 +197,7 @@ async def test_a_tool_that_may_not_be_repeated_is_reported_as_unknown_after_a_cr
         await stage.drive("w")
     with pytest.raises(Retryable, match="may still be running"):
         await stage.drive("w")
-    stage.clock.advance(PACE.lease)
+    stage.clock.advance(PLAN.tools[1].timeout_seconds)
     await stage.drive("w")
     assert len(stage.used) == 1
     assert UNKNOWN["error"] in stage.script.history[-1].messages[-1].text
@@ -210,4 +214,4 @@ async def test_a_wake_that_cannot_be_published_brings_its_own_wake_again(play: P
     session = await stage.session()
     assert session.lease is None
     assert session.run is not None
-    assert await stage.store.due(stage.clock.now()) == [stage.key]
+    assert await stage.due() == [stage.key]

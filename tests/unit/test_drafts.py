@@ -14,7 +14,7 @@ from shared.config.drafts import (
     check_tenant,
     check_tool,
 )
-from shared.domain import Budget, Rule, Texts, ToolSpec, api_connection
+from shared.domain import Budget, Queueing, Rule, Texts, ToolSpec, api_connection
 from shared.errors import BadRequest
 
 AGENT = AgentDraft(id="shop", instructions="Help.", models=("a/b",), tools=("t",))
@@ -24,7 +24,10 @@ CONNECTION = ConnectionDraft(id="bot", channel="telegram", agent="shop", api_roo
 
 def test_good_drafts_pass() -> None:
     check_agent(replace(AGENT, rules=(Rule(tool="t", decision="deny"), Rule(tool="*", decision="allow"))))
+    check_agent(replace(AGENT, queueing=Queueing(mode="interrupt", debounce_seconds=0, debounce_most_seconds=0)))
+    check_agent(replace(AGENT, queueing=Queueing(debounce_seconds=10, debounce_most_seconds=30)))
     check_tool(TOOL)
+    check_tool(replace(TOOL, timeout_seconds=300))
     check_connection(CONNECTION)
     check_connection(replace(CONNECTION, channel="whatsapp", app="meta", number="106540352242922"))
     check_tenant("demo_2")
@@ -49,6 +52,22 @@ def test_good_drafts_pass() -> None:
         ({"rules": (Rule(tool="t", decision="ask"),)}, r"rules\[0\].approvers is empty"),
         ({"budget": Budget(model_calls=0)}, "budget.model_calls is 0"),
         ({"texts": Texts(failed="")}, "texts.failed is empty"),
+        ({"texts": Texts(busy=" ")}, "texts.busy is empty"),
+        (
+            {"queueing": Queueing(mode="queue")},  # type: ignore[arg-type]  # untyped input
+            "queueing.mode is 'queue': use one of steer, followup, collect, interrupt, reject",
+        ),
+        (
+            {"queueing": Queueing(debounce_seconds=-0.1)},
+            "queueing.debounce_seconds is -0.1: use a number of seconds from 0 to 10",
+        ),
+        ({"queueing": Queueing(debounce_seconds=10.5, debounce_most_seconds=20)}, "queueing.debounce_seconds is 10.5"),
+        ({"queueing": Queueing(debounce_seconds=float("nan"))}, "queueing.debounce_seconds is nan"),
+        (
+            {"queueing": Queueing(debounce_seconds=3)},
+            "queueing.debounce_most_seconds is 2.5: use a number of seconds from queueing.debounce_seconds to 30",
+        ),
+        ({"queueing": Queueing(debounce_most_seconds=31)}, "queueing.debounce_most_seconds is 31"),
     ],
 )
 def test_a_bad_agent_is_refused_naming_field_and_fix(change: dict[str, Any], message: str) -> None:
@@ -63,6 +82,9 @@ def test_a_bad_agent_is_refused_naming_field_and_fix(change: dict[str, Any], mes
         ({"description": ""}, "description is empty"),
         ({"parameters": {}}, '"type": "object"'),
         ({"effect": "twice"}, "effect is 'twice': use one of pure, keyed, once"),
+        ({"timeout_seconds": 0}, "timeout_seconds is 0: use a number of seconds above 0, at most 300"),
+        ({"timeout_seconds": 301}, "timeout_seconds is 301"),
+        ({"timeout_seconds": float("inf")}, "timeout_seconds is inf"),
         ({"implementation": "os.system"}, "implementation is 'os.system': use builtin:<name>"),
     ],
 )

@@ -201,8 +201,8 @@ async def test_a_run_that_asks_holds_nothing_while_it_waits(play: Play) -> None:
     assert [button.label for button in question.buttons] == ["Approve", "Deny"]
     assert session.run.wait.provider_id == "m1"
     deadline = NOON + timedelta(seconds=ASKING.budget.approval_seconds)
-    assert await stage.store.due(deadline - timedelta(seconds=1)) == []
-    assert await stage.store.due(deadline) == [stage.key]
+    assert [key async for key in stage.store.due(deadline - timedelta(seconds=1))] == []
+    assert [key async for key in stage.store.due(deadline)] == [stage.key]
     before = len(stage.faults.passed)
     await stage.drive("another")
     assert stage.faults.passed[before:] == ["before load", "after load"]
@@ -262,14 +262,16 @@ async def test_a_tap_of_somebody_else_is_answered_and_changes_nothing(play: Play
     assert len(stage.used) == 1
 
 
-async def test_a_message_during_a_wait_is_answered_after_it(play: Play) -> None:
-    stage = play(calls("refund_order"), says("Refunded"), says("Hello"))
+async def test_a_message_during_a_wait_is_answered_with_what_waited(play: Play) -> None:
+    stage = play(calls("refund_order"), says("Refunded, and hello"))
     await asked(stage)
     await stage.say("And hello", 2)
     await stage.pump()
     await stage.tap(approved=True)
     await stage.pump()
-    assert stage.channel.texts[1:] == ["Refunded", "Hello"]
+    assert roles(stage) == ["contact", "agent", "tool", "contact"]
+    assert stage.channel.texts[1:] == ["Refunded, and hello"]
+    assert (await stage.session()).runs == 1
     assert await stage.is_quiet()
 
 

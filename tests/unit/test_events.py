@@ -58,8 +58,8 @@ async def test_the_events_of_a_run_tell_it_in_order_without_gaps(stage: Stage) -
         (1, "message", "Refund 1042"),
         (2, "message", "please"),
         (3, "step", "model-1"),
-        (4, "step", "tool-1.0"),
-        (5, "wait", run.waits[0].id),
+        (4, "wait", run.waits[0].id),
+        (5, "step", "tool-1.0"),
         (6, "step", "approve-tool-1.1"),
         (7, "step", "tool-1.1"),
         (8, "step", "model-2"),
@@ -85,7 +85,7 @@ async def test_what_was_shown_of_an_active_run_is_what_the_archive_tells(stage: 
     waiting = await stage.session()
     assert waiting.run is not None
     shown = list(events(waiting.run))
-    assert [event.kind for event in shown] == ["message", "message", "step", "step", "wait"]
+    assert [event.kind for event in shown] == ["message", "message", "step", "wait", "step"]
     await stage.tap(approved=True)
     await stage.pump()
     assert (await archived(stage))[:5] == shown

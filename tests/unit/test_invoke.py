@@ -1,19 +1,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from shared.codec import encode
-from shared.domain import Entry, JsonObject, ModelReply, Wake
-from shared.errors import NotSent, Retryable
+from shared.domain import Entry, JsonObject, ModelReply, Queueing, Wake
+from shared.errors import NotSent
 from shared.orchestrator.drive import Driver
 from shared.orchestrator.invoke import Invoked, Invoker
-from shared.sessions.document import Run
+from shared.sessions.document import Run, pending
 from shared.sessions.outbox import LONGEST_SLEEP
 from shared.tools import ToolContext, ToolResult
 from tests.clock import FakeClock
-from tests.stage import ASKING, PACE, PointedStore, Stage, calls, message, says
+from tests.stage import ASKING, PACE, PLAN, PointedStore, Stage, calls, message, says
 
 FIRST, SECOND = message(1, "first"), message(2, "second")
 Play = Callable[..., Stage]
@@ -157,7 +157,7 @@ async def test_what_came_in_during_an_invoke_is_left_to_a_wake(play: Play) -> No
     gate = Gate(stage)
     first = asyncio.create_task(invoke(stage, FIRST))
     await gate.reached.wait()
-    await stage.store.append(stage.key, {SECOND.id: encode(SECOND)}, stage.clock.now())
+    await stage.store.append(stage.key, {SECOND.id: pending(SECOND)}, stage.clock.now())
     gate.opened.set()
     assert run_of(await first).reply == "One"
     assert (await stage.session()).runs == 1
@@ -168,12 +168,25 @@ async def test_what_came_in_during_an_invoke_is_left_to_a_wake(play: Play) -> No
 
 async def test_an_invoke_first_ends_the_run_that_a_dead_process_left(play: Play) -> None:
     stage = play(RuntimeError("killed"), says("One"), says("Two"))
+    stage.publish(replace(PLAN, queueing=Queueing(mode="followup", debounce_seconds=0)))
     await stage.put(FIRST)
     with pytest.raises(RuntimeError):
         await stage.drive("w")
     stage.clock.advance(PACE.lease)
     run = run_of(await invoke(stage, SECOND))
     assert (run.number, run.reply, stage.channel.texts) == (2, "Two", ["One", "Two"])
+
+
+async def test_an_invoke_may_join_the_run_that_a_dead_process_left(play: Play) -> None:
+    stage = play(RuntimeError("killed"), says("Both"))
+    await stage.put(FIRST)
+    with pytest.raises(RuntimeError):
+        await stage.drive("w")
+    stage.clock.advance(PACE.lease)
+
+    run = run_of(await invoke(stage, SECOND))
+    assert (run.number, run.reply, [came.message.text for came in run.arrivals]) == (1, "Both", ["second"])
+    assert (stage.channel.texts, (await stage.session()).runs) == (["Both"], 1)
 
 
 async def test_a_caller_whose_process_was_fenced_gets_the_run_of_the_one_that_took_over(play: Play) -> None:
@@ -192,7 +205,7 @@ async def test_an_invoke_that_must_be_repeated_goes_on_where_it_was(play: Play) 
     stage = play(says("Hello"))
     stage.channel.failures = [NotSent("429", retry_after=LONGEST_SLEEP + 1)]
     here = invoker(stage)
-    with pytest.raises(Retryable):
-        await invoke(stage, FIRST, here)
+    assert (await invoke(stage, FIRST, here, patience=0.05)).run is None, "its reply is put off"
+    stage.clock.advance(LONGEST_SLEEP + 1)
     assert run_of(await invoke(stage, FIRST, here)).reply == "Hello"
     assert len(stage.script.history) == 1

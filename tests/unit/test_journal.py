@@ -5,15 +5,17 @@ from typing import Any
 
 import pytest
 
-from shared.domain import Effect, JsonObject, ModelReply, Rule, ToolCall, Usage, Wake
+from shared.domain import Effect, JsonObject, ModelReply, Queueing, Rule, Texts, ToolCall, Usage, Wake
 from shared.errors import SliceOver, Suspended
 from shared.sessions.actor import Actor
-from shared.sessions.running import Running
+from shared.sessions.running import Effectful, Running
 from shared.sessions.transitions import Work
 from tests.clock import FakeClock
 from tests.stage import ORDER_1042, PACE, PLAN, Crash, PointedStore, Stage, message, says
 
 UNKNOWN: JsonObject = {"error": "unknown"}
+SECONDS = 60.0
+"""How long a step may take."""
 CALL = ToolCall(id="c", name="refund_order", arguments=ORDER_1042)
 ASK = Rule(tool="refund_order", decision="ask", approvers=("7",))
 
@@ -27,12 +29,17 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     await store.aclose()
 
 
+async def nothing_to_send() -> None:
+    """No test here has anything in the outbox before its run is over."""
+
+
 class Attempt:
     """One process at work on run 1; `done` has the keys of the effects that it executed."""
 
     def __init__(self, stage: Stage, actor: Actor, seconds: float) -> None:
         self.stage, self.actor = stage, actor
-        self.running = Running(actor, stage.clock, PLAN, stage.clock.now() + timedelta(seconds=seconds))
+        end = stage.clock.now() + timedelta(seconds=seconds)
+        self.running = Running(actor, stage.clock, PLAN, end, nothing_to_send)
         self.done: list[str] = []
 
     async def step(self, key: str, result: Any, repeat: Effect = "keyed", *, crash: bool = False) -> Any:
@@ -43,7 +50,8 @@ class Attempt:
             return result
 
         unknown = UNKNOWN if repeat == "once" else None
-        return await self.running.step(key, Any, effect, kind="tool", name="t", repeat=repeat, unknown=unknown)
+        how = Effectful(run=effect, repeat=repeat, seconds=SECONDS, unknown=unknown)
+        return await self.running.step(key, Any, how, kind="tool", name="t")
 
     @property
     def results(self) -> dict[str, str | None]:
@@ -51,10 +59,14 @@ class Attempt:
 
 
 async def attempt(stage: Stage, seconds: float = 480.0) -> Attempt:
-    actor = Actor(stage.store, stage.clock, stage.key, PACE)
+    actor = Actor(stage.store, stage.files, stage.clock, stage.key, PACE)
     assert await actor.load()
-    assert await actor.claim(Wake(key=stage.key, id="w"), "plan") is Work.READY
+    assert await claim(actor) is Work.READY
     return Attempt(stage, actor, seconds)
+
+
+async def claim(actor: Actor) -> Work:
+    return await actor.claim(Wake(key=actor.key, id="w"), "plan", Queueing(debounce_seconds=0), Texts())
 
 
 def commits(stage: Stage) -> int:
@@ -91,7 +103,7 @@ async def test_a_typed_result_comes_back_typed_with_its_usage_on_the_step(stage:
     async def ask() -> ModelReply:
         return says("Hello")
 
-    reply = await here.running.step("model-1", ModelReply, ask, kind="model", name="m")
+    reply = await here.running.step("model-1", ModelReply, Effectful(run=ask), kind="model", name="m")
     assert reply == says("Hello")
     assert here.running.run.usage == Usage(input_tokens=10, output_tokens=2, cost_nano_usd=5)
 
@@ -138,7 +150,7 @@ async def test_a_once_step_that_was_cut_short_is_unknown_and_never_repeated(stag
     with pytest.raises(Crash):
         await (await attempt(stage)).step("a", 1, "once", crash=True)
     for _ in range(2):
-        stage.clock.advance(PACE.lease)
+        stage.clock.advance(SECONDS)
         later = await attempt(stage)
         assert await later.step("a", 1, "once") == UNKNOWN
         assert later.done == []
@@ -150,9 +162,9 @@ async def test_a_once_step_that_was_cut_short_is_unknown_and_never_repeated(stag
 async def test_while_a_once_step_may_still_run_not_even_its_own_wake_takes_over(stage: Stage) -> None:
     with pytest.raises(Crash):
         await (await attempt(stage)).step("a", 1, "once", crash=True)
-    again = Actor(stage.store, stage.clock, stage.key, PACE)
+    again = Actor(stage.store, stage.files, stage.clock, stage.key, PACE)
     await again.load()
-    assert await again.claim(Wake(key=stage.key, id="w"), "plan") is Work.HELD
+    assert await claim(again) is Work.HELD
 
 
 async def test_a_once_step_whose_intent_was_not_written_is_not_begun(stage: Stage) -> None:
@@ -183,7 +195,7 @@ async def test_an_effect_that_fails_records_nothing(stage: Stage) -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        await here.running.step("a", dict, effect, kind="tool", name="t")
+        await here.running.step("a", dict, Effectful(run=effect), kind="tool", name="t")
     assert here.results == {}
 
 

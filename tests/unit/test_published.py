@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 
 from shared import codec
-from shared.domain import ApiKey, App, Connection, ExecutionPlan
+from shared.domain import Connection, ExecutionPlan
 from shared.errors import Blocked, NotFound, StoreDown
 from shared.published import (
     CACHE_SECONDS,
     CACHED_DOCUMENTS,
     CACHED_PLANS,
+    ApiKey,
+    App,
     Published,
     api_key_path,
     app_path,

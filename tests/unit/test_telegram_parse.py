@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,6 +63,22 @@ def test_a_private_text_becomes_a_message_of_its_contact() -> None:
         contact=Contact(id="77", name="Ana Sá", language="pt-br"),
         text="Where is order 1042?",
     )
+
+
+@pytest.mark.parametrize("text", ["/stop", "/STOP", " /stop\n", "/stop@shop_bot", "/Stop@Shop_Bot"])
+def test_stop_alone_is_a_stop_and_otherwise_what_a_message_would_be(text: str) -> None:
+    stop, said = entry(message=message(text=text)), entry(message=message(text="hi"))
+
+    assert said is not None
+    assert stop == replace(said, kind="stop", text=text)
+
+
+@pytest.mark.parametrize("text", ["stop", "/stop it", "/stopp", "please /stop", "/stop@", "/stop @bot", "/stop\n/stop"])
+def test_whatever_else_has_the_word_in_it_is_a_message(text: str) -> None:
+    found = entry(message=message(text=text))
+
+    assert found is not None
+    assert (found.kind, found.text) == ("message", text)
 
 
 def test_the_same_update_again_has_the_same_id_and_another_bots_has_not() -> None:

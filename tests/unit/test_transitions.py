@@ -4,8 +4,9 @@ from datetime import datetime, timedelta
 import pytest
 
 from shared.codec import decode, encode
-from shared.domain import CONTEXT_BYTES, SEEN_FOR, Contact, Delivery, Entry, Message, ModelReply, ToolCall, Usage
+from shared.domain import SEEN_FOR, Contact, Delivery, Entry, Message, ModelReply, ToolCall, Usage
 from shared.errors import Retryable
+from shared.sessions.arrivals import Taking
 from shared.sessions.document import (
     SCHEMA_VERSION,
     SERVICE,
@@ -15,27 +16,26 @@ from shared.sessions.document import (
     Session,
     Step,
     Wait,
-    inbox_bytes,
     read,
     state_bytes,
 )
+from shared.sessions.journal import record
 from shared.sessions.transcript import transcript, trim
 from shared.sessions.transitions import (
+    CONTEXT_AT_MOST,
     Claimant,
-    Verdict,
     Work,
     claim,
     due,
     finish,
-    judge,
     mark,
-    record,
+    park,
     release,
     respond,
-    suspend,
     take,
     work,
 )
+from shared.sessions.waits import Verdict, judge, suspend
 from shared.store import Stored
 from tests.clock import NOON
 from tests.stage import ANA, BEN, message, verdict
@@ -52,13 +52,17 @@ def session(*entries: Entry, **changes: object) -> Session:
     return replace(empty, **changes)  # type: ignore[arg-type]  # a table of fields
 
 
+def taking(now: datetime = NOON, plan: str = "plan") -> Taking:
+    return Taking(now=now, plan=plan)
+
+
 def lease(wake: str = "w", until: datetime = LATER) -> Lease:
     return Lease(holder="h", wake=wake, until=until)
 
 
 def running(*inputs: Entry, **changes: object) -> Session:
     """A session whose run 1 took the inputs, by default one of Ana's."""
-    taken = take(session(*(inputs or (message(1),))), NOON, "plan")
+    taken = take(session(*(inputs or (message(1),))), taking())
     assert taken.run is not None
     return replace(taken, run=replace(taken.run, **changes))  # type: ignore[arg-type]
 
@@ -66,6 +70,7 @@ def running(*inputs: Entry, **changes: object) -> Session:
 def waiting(*entries: Entry, provider_id: str = "m1", wait: Wait = WAIT, inputs: tuple[Entry, ...] = ()) -> Session:
     """A session that waits for the approval `wait`, whose question was sent, with entries in its inbox."""
     asked = mark(suspend(running(*inputs), wait, PROMPT), replace(PROMPT, status="sent", provider_id=provider_id), NOON)
+    asked = park(asked, NOON)
     return replace(asked, inbox={entry.id: entry for entry in entries})
 
 
@@ -85,7 +90,7 @@ def step(key: str, result: str | None = None, attempt: int = 1) -> Step:
 
 def test_a_claim_takes_the_lease_and_the_messages() -> None:
     who = Claimant(holder="h", wake="w", now=NOON, until=LATER)
-    claimed = claim(session(message(1, "Hi")), who, "plan")
+    claimed = claim(session(message(1, "Hi")), who, taking())
     assert (claimed.epoch, claimed.lease) == (1, lease())
     assert not claimed.inbox
     run = run_of(claimed)
@@ -95,7 +100,7 @@ def test_a_claim_takes_the_lease_and_the_messages() -> None:
 def test_messages_are_ordered_by_the_channel_not_by_arrival() -> None:
     third, first = message(3, "third", received_at=NOON), message(1, "first", received_at=LATER)
     second = message(2, "second", BEN)
-    taken = take(session(third, first, second), NOON, "plan")
+    taken = take(session(third, first, second), taking())
     assert [given.text for given in run_of(taken).inputs] == ["first", "second", "third"]
     assert [seen.run for seen in taken.seen] == [1, 1, 1]
     assert (taken.sequence, run_of(taken).first_sequence, taken.last_order, taken.late) == (3, 1, 3, 0)
@@ -104,39 +109,39 @@ def test_messages_are_ordered_by_the_channel_not_by_arrival() -> None:
 def test_messages_with_the_same_number_come_as_they_arrived() -> None:
     early = replace(message(5, "early"), id="z")
     late = replace(message(5, "late", received_at=LATER), id="a")
-    assert [given.text for given in run_of(take(session(late, early), NOON, "plan")).inputs] == ["early", "late"]
+    assert [given.text for given in run_of(take(session(late, early), taking())).inputs] == ["early", "late"]
 
 
 def test_a_message_that_comes_after_a_later_one_was_taken_is_counted_as_late() -> None:
-    taken = take(session(message(4), message(6), last_order=5), NOON, "plan")
+    taken = take(session(message(4), message(6), last_order=5), taking())
     assert (taken.late, taken.last_order) == (1, 6)
-    assert take(session(message(4), last_order=5), NOON, "plan").last_order == 5
+    assert take(session(message(4), last_order=5), taking()).last_order == 5
 
 
 def test_a_message_that_was_taken_before_starts_no_run() -> None:
     again = message(1)
-    taken = take(session(again, seen=(Seen(id=again.id, run=1, at=NOON),)), LATER, "plan")
+    taken = take(session(again, seen=(Seen(id=again.id, run=1, at=NOON),)), taking(LATER))
     assert (taken.run, dict(taken.inbox)) == (None, {})
 
 
 def test_an_id_is_known_for_as_long_as_its_channel_may_bring_it_again() -> None:
     week, day = replace(message(1), seen_for=timedelta(days=7)), message(2)
     first = finish(running(week, day), NOON)
-    later = take(replace(first, inbox={"3": message(3)}), NOON + timedelta(days=6), "plan")
+    later = take(replace(first, inbox={"3": message(3)}), taking(NOON + timedelta(days=6)))
     assert (later.run_of(week.id), later.run_of(day.id)) == (1, None)
 
 
 def test_ids_are_forgotten_once_no_channel_repeats_them() -> None:
     seen = (Seen(id="old", run=1, at=NOON), Seen(id="young", run=2, at=NOON + timedelta(hours=2)))
-    taken = take(session(message(1), seen=seen), NOON + SEEN_FOR, "plan")
+    taken = take(session(message(1), seen=seen), taking(NOON + SEEN_FOR))
     assert [known.id for known in taken.seen] == ["young", message(1).id]
     assert (taken.run_of("young"), taken.run_of("old")) == (2, None)
 
 
 def test_a_message_during_a_run_stays_in_the_inbox() -> None:
     busy = replace(running(), inbox={"x": message(2)})
-    assert take(busy, NOON, "plan").inbox == {"x": message(2)}
-    assert run_of(take(busy, NOON, "another")).plan == "plan"
+    assert take(busy, taking()).inbox == {"x": message(2)}
+    assert run_of(take(busy, taking(NOON, "another"))).plan == "plan"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_a_message_during_a_run_stays_in_the_inbox() -> None:
     ids=["nothing recorded", "again nothing", "a step", "only older steps", "it waits"],
 )
 def test_attempts_that_record_nothing_are_counted(before: Session, stalls: int) -> None:
-    run = run_of(claim(before, Claimant(holder="h", wake="w", now=NOON, until=LATER), "plan"))
+    run = run_of(claim(before, Claimant(holder="h", wake="w", now=NOON, until=LATER), taking()))
     assert (run.stalls, run.attempt) == (stalls, run_of(before).attempt + 1)
 
 
@@ -300,7 +305,7 @@ def test_trimming_never_parts_a_call_from_its_result() -> None:
 
 
 def test_the_context_stays_within_its_limit() -> None:
-    long = running(message(1, "x" * (CONTEXT_BYTES - 10)))
+    long = running(message(1, "x" * (CONTEXT_AT_MOST - 10)))
     long = replace(long, context=(Message(role="contact", text="old" * 10),))
     told = respond(long, outcome="answered", reply="", parts=())
     assert [said.text[:3] for said in finish(told, NOON).context] == ["xxx"]
@@ -349,7 +354,9 @@ def test_when_the_tick_must_look(state: Session, expected: datetime | None) -> N
 
 def test_a_session_is_read_as_it_was_stored() -> None:
     before = waiting(message(2), verdict(9, "w1", approved=True))
-    stored = Stored(state=state_bytes(before), inbox=inbox_bytes(before), version=1)
+    stored = Stored(
+        state=state_bytes(before), inbox={key: encode(entry) for key, entry in before.inbox.items()}, version=1
+    )
     assert read(before.key, stored) == before
 
 
@@ -361,6 +368,6 @@ def test_a_session_that_nobody_claimed_is_known_by_its_first_entry() -> None:
 
 
 def test_a_document_of_a_newer_release_is_left_to_that_release() -> None:
-    newer = state_bytes(session(schema_version=SCHEMA_VERSION + 1))
-    with pytest.raises(Retryable, match="schema 2"):
+    newer = encode(session(schema_version=SCHEMA_VERSION + 1))
+    with pytest.raises(Retryable, match="schema 3"):
         read(session().key, Stored(state=newer, inbox={}, version=1))

@@ -153,6 +153,22 @@ def test_what_cannot_be_read_is_said_and_never_dropped(fields: dict[str, Any], s
     assert (found.kind, found.text) == ("message", said)
 
 
+@pytest.mark.parametrize("text", ["/stop", "/Stop", "/stop "])
+def test_stop_alone_is_a_stop_and_otherwise_what_a_message_would_be(text: str) -> None:
+    stop, said = entry(text={"body": text}), entry()
+
+    assert said is not None
+    assert stop == replace(said, kind="stop", text=text)
+
+
+@pytest.mark.parametrize("text", ["stop", "/stop now", "do not /stop"])
+def test_whatever_else_has_the_word_in_it_is_a_message(text: str) -> None:
+    found = entry(text={"body": text})
+
+    assert found is not None
+    assert (found.kind, found.text) == ("message", text)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

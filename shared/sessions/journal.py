@@ -1,0 +1,55 @@
+"""The journal of a run: its steps in order, each once. Pure functions from session to session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from shared.sessions.document import Moved, Run, Session, Step
+from shared.sessions.transcript import turn_of
+
+STEP_OVERHEAD_BYTES = 350
+"""What a step takes in the document besides its result, about."""
+
+
+def active(session: Session) -> Run:
+    """The session's run. There is one: only its holder records, suspends and responds."""
+    if session.run is None:
+        raise AssertionError("no run is active")
+    return session.run
+
+
+def record(session: Session, step: Step) -> Session:
+    """The journal with this step; a step that has the same key (its intent) is replaced and keeps its place."""
+    run = active(session)
+    earlier = run.step(step.key)
+    if earlier is not None:
+        step = replace(step, sequence=earlier.sequence)
+        steps = tuple(step if known.key == step.key else known for known in run.steps)
+        return replace(session, run=replace(run, steps=steps))
+    step = replace(step, sequence=session.sequence + 1)
+    return replace(session, run=replace(run, steps=(*run.steps, step)), sequence=step.sequence)
+
+
+def size(run: Run) -> int:
+    """Bytes that the journal takes in the document, about."""
+    return sum(STEP_OVERHEAD_BYTES + len(step.result or "") for step in run.steps)
+
+
+def condense(session: Session, *, summary: str, kept: int, turns: int) -> Session:
+    """The session with `summary` standing for what was said before the last `kept` messages of the context, and for
+    the run's first `turns` turns, whose steps move into a page."""
+    run = active(session)
+    leaving = tuple(step for step in run.steps if turn_of(step.key) <= turns)
+    context = session.context[len(session.context) - kept :] if kept else ()
+    session = replace(session, summary=summary, context=context)
+    if not leaving or session.paged:
+        return session
+    moved = Moved(
+        pages=run.moved.pages + 1,
+        turns=turns,
+        model_calls=run.moved.model_calls + sum(step.kind == "model" for step in leaving),
+        tool_calls=run.moved.tool_calls + sum(step.kind == "tool" for step in leaving),
+        usage=sum((step.usage for step in leaving), run.moved.usage),
+    )
+    steps = tuple(step for step in run.steps if turn_of(step.key) > turns)
+    return replace(session, run=replace(run, steps=steps, moved=moved), paged=leaving)
