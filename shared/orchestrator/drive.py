@@ -14,7 +14,7 @@ from shared.channels import Channel
 from shared.channels.split import split
 from shared.clock import Clock
 from shared.domain import ChannelName, Connection, Delivery, ExecutionPlan, Outcome, Texts, Wake
-from shared.errors import Blocked, Cancelled, NotFound, PlatformError, Retryable, SliceOver, Stalled, Suspended
+from shared.errors import Blocked, Cancelled, Fenced, NotFound, PlatformError, Retryable, SliceOver, Stalled, Suspended
 from shared.files import Files
 from shared.llm.route import Route
 from shared.observability import bind
@@ -24,6 +24,7 @@ from shared.published import Published
 from shared.sessions.actor import Actor, Change, Listener, Pace, Store
 from shared.sessions.arrivals import Taking, cancel, pause
 from shared.sessions.document import Run, Session
+from shared.sessions.journal import active, close_intents
 from shared.sessions.outbox import Outbox
 from shared.sessions.running import Running
 from shared.sessions.transcript import turn_of
@@ -40,6 +41,7 @@ from shared.sessions.transitions import (
     take,
     work,
 )
+from shared.sessions.waits import supersede
 from shared.tools import Toolbox
 
 logger = logging.getLogger(__name__)
@@ -64,8 +66,8 @@ class Driver:
         """Do all that the session asks for now, and return it as it was left; None when there is no such session.
 
         With `only`, a message id, stop after the run that took that message. Returning means that the wake may be
-        acknowledged: the document says who acts next. Raises `Retryable` when the bus should bring the wake again,
-        and `Fenced` when another process took over meanwhile.
+        acknowledged: the document says who acts next, which may be another process that took over meanwhile. Raises
+        `Retryable` when the bus should bring the wake again.
         """
         actor = Actor(self.store, self.files, self.clock, wake.key, self.pace, listener)
         with bind(tenant=wake.key.tenant, session=wake.key.session):
@@ -82,7 +84,12 @@ class Driver:
             if found is Work.HELD and lease is not None and lease.wake == wake.id:
                 raise Retryable(f"session {wake.key.session}: a step that must not be repeated may still be running")
             if found is Work.READY:
-                await _Attempt(self, actor, connection, plan, only).work()
+                try:
+                    await _Attempt(self, actor, connection, plan, only).work()
+                except Fenced as error:
+                    # Who took over answers for the session now, and the tick if that one dies. Were the wake brought
+                    # again, it would take over in its turn, and no long step would ever come to its end.
+                    logger.info("fenced", extra={"fields": {"reason": str(error)}})
             return actor.session
 
     async def _plan(self, connection: Connection) -> ExecutionPlan:
@@ -163,11 +170,10 @@ class _Attempt:
         except PlatformError as error:
             logger.warning("run %s", error.outcome, extra={"fields": {"reason": str(error)}})
             texts = plan.texts if plan is not None else Texts()
-            change = self._reply(error.outcome, texts.of(error.outcome), str(error))
-            if isinstance(error, Cancelled):
-                taking = await self.actor.taking(run.plan, self.plan.queueing, texts)
-                change = partial(self._cancelled, taking=taking, reply=change)
-            await self.actor.commit(change)
+            taking = await self.actor.taking(run.plan, self.plan.queueing, texts)
+            set_aside = isinstance(error, Stalled)
+            change = self._reply(error.outcome, texts.of(error.outcome), str(error), set_aside=set_aside)
+            await self.actor.commit(partial(_broken_off, taking=taking, by=error, reply=change))
 
     async def _resolve(self, run: Run) -> ExecutionPlan:
         if stalled(run):
@@ -176,15 +182,9 @@ class _Attempt:
             raise Blocked(f"connection {self.connection.id} is disabled")
         return await self.driver.published.plan(self.connection.tenant, run.plan)
 
-    def _reply(self, outcome: Outcome, text: str, reason: str = "") -> Change:
+    def _reply(self, outcome: Outcome, text: str, reason: str = "", *, set_aside: bool = False) -> Change:
         parts = split(text, self.channel.text_limit)
-        return partial(respond, outcome=outcome, reply=text, parts=parts, reason=reason)
-
-    def _cancelled(self, session: Session, taking: Taking, reply: Change) -> Session:
-        run = session.run
-        assert run is not None
-        turn = max((turn_of(step.key) for step in run.steps), default=run.moved.turns)
-        return reply(cancel(session, taking, after=turn))
+        return partial(respond, outcome=outcome, reply=text, parts=parts, reason=reason, set_aside=set_aside)
 
     async def _deliver(self) -> None:
         async with self._sending:  # tool calls side by side may each find something to send
@@ -206,7 +206,8 @@ class _Attempt:
         results = tuple(result for delivery in given_up for result in delivery.results)
         apology = Delivery(id=f"{run.number}/stalled", text=self.plan.texts.failed, results=results)
         says_more = run.outcome == "answered" and all(known.id != apology.id for known in run.deliveries)
-        run = replace(run, stalls=STALLS_ALLOWED, reason=run.reason or reason)
+        stalls = run.stalls if run.outcome is None else 0  # the apology may take as many
+        run = replace(run, stalls=stalls, set_aside=True, reason=run.reason or reason)
         return replace(session, run=run, outbox=(apology,) if says_more else ())
 
     def _end_run(self, session: Session, taking: Taking) -> Session:
@@ -217,3 +218,13 @@ class _Attempt:
             session = take(session, taking)
         busy = session.run is not None or (session.outbox and not postponed(session, now))
         return session if busy else release(session)
+
+
+def _broken_off(session: Session, taking: Taking, by: PlatformError, reply: Change) -> Session:
+    """The run ends without an answer: nothing is waited for any more, and what was begun stays unknown."""
+    if isinstance(by, Cancelled):
+        run = active(session)
+        turn = max((turn_of(step.key) for step in run.steps), default=run.moved.turns)
+        session = cancel(session, taking, after=turn)
+    session = supersede(session, taking.now, "a stop" if isinstance(by, Cancelled) else "the end of the run")
+    return reply(close_intents(session))

@@ -11,6 +11,7 @@ from shared import policy
 from shared.domain import JsonObject, ToolCall, ToolSpec, WaitRequest
 from shared.errors import BudgetSpent, Cancelled, Parked, Suspended
 from shared.llm.arguments import malformed
+from shared.sessions.journal import UNKNOWN
 from shared.sessions.running import Effectful, Running
 from shared.sessions.transcript import tool_step
 from shared.sessions.waits import outside_wait
@@ -18,7 +19,6 @@ from shared.tools import Toolbox, ToolContext
 
 AT_ONCE = 8
 """Tool calls of one run that are carried out at the same time."""
-UNKNOWN: JsonObject = {"error": "the outcome is unknown: it may or may not have happened, and was not tried again"}
 SKIPPED: JsonObject = {"skipped": "a newer message came in before this began; it was not carried out"}
 
 

@@ -24,7 +24,7 @@ from shared.sessions.document import Session, pending, read, state_bytes
 from shared.sessions.pages import page_document
 from shared.sessions.projection import PartialText, views
 from shared.sessions.seen import run_of, segment_document
-from shared.sessions.transitions import Claimant, Work, absorb, claim, due, intend, stalled, work
+from shared.sessions.transitions import Claimant, Work, absorb, claim, due, intend, work
 from shared.store import SPILL_MOST, Archived, Document, Documents, Pending, SessionStore
 
 Value = TypeVar("Value")
@@ -268,7 +268,7 @@ class Actor:
         found = {path: Document(body=body) for path, body in shown.items()}
         beside = [page_document(session, self.pace.expiry(now)), segment_document(session)]
         run = session.finished
-        if run is not None and stalled(run):
+        if run is not None and run.set_aside:
             aside = dead.of(session, run, run.reason, now)
             beside.append(
                 (dead.path(self.key, run.number), Document(body=encode(aside), expires_at=self.pace.expiry(now)))

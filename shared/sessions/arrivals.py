@@ -14,7 +14,7 @@ from shared.sessions.document import Arrival, Run, Seen, Session, message_of
 from shared.sessions.journal import active
 from shared.sessions.seen import note, suspects
 from shared.sessions.transcript import stored
-from shared.sessions.waits import supersede, without
+from shared.sessions.waits import without
 
 INPUT_BYTES = 64_000
 """How much of what contacts wrote one run takes at once; the next run takes the rest."""
@@ -97,11 +97,11 @@ def arrive(session: Session, ids: Collection[str], taking: Taking, *, after: int
 
 
 def cancel(session: Session, taking: Taking, *, after: int) -> Session:
-    """The run takes what came before it was told to stop, and that it was; its open waits are over."""
+    """The run takes what came before it was told to stop, and that it was."""
+    session = drop_seen(session, taking.prepared)
     stops = stop_entries(session, taking.prepared)
     earlier = {entry.id for entry in messages_of(session) if stops and _is_before(entry, stops[-1])}
     ready = [entry.id for entry in _batch(session, messages_of(session), taking) if entry.id in earlier]
-    session = supersede(session, taking.now, "a stop")
     return _taken(arrive(session, ready, taking, after=after), stops, taking.now)
 
 
@@ -148,10 +148,14 @@ def stop_entries(session: Session, prepared: Prepared | None = None) -> list[Ent
     return sorted((entry for entry in stops if _is_new(session, entry, prepared)), key=lambda entry: entry.order)
 
 
+def has_room(run: Run) -> bool:
+    """Whether the run can take more of what comes in while it is at work, be it to turn it away."""
+    return stored(tuple(arrival.message for arrival in run.arrivals)) < ARRIVALS_BYTES
+
+
 def overtakes(session: Session) -> bool:
     """Whether a message came that surely no run has taken, and this one has room for it."""
-    run = session.run
-    if run is not None and stored(tuple(arrival.message for arrival in run.arrivals)) >= ARRIVALS_BYTES:
+    if session.run is not None and not has_room(session.run):
         return False
     return any(_is_new(session, entry, Prepared()) for entry in messages_of(session))
 

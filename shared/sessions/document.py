@@ -148,6 +148,8 @@ class Run:
     attempt: int = 1
     stalls: int = 0
     """Attempts in a row that recorded nothing."""
+    set_aside: bool = False
+    """It made no progress, and is kept as a dead run as well."""
     queue_mode: QueueMode = "collect"
     steps: tuple[Step, ...] = ()
     moved: Moved = field(default_factory=Moved)

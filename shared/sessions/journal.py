@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from shared.codec import encode
+from shared.domain import JsonObject
 from shared.sessions.document import Moved, Run, Session, Step
 from shared.sessions.transcript import turn_of
 
+UNKNOWN: JsonObject = {"error": "the outcome is unknown: it may or may not have happened, and was not tried again"}
+"""What a model is told of a call that was cut and must not be repeated."""
 STEP_OVERHEAD_BYTES = 350
 """What a step takes in the document besides its result, about."""
 
@@ -28,6 +32,16 @@ def record(session: Session, step: Step) -> Session:
         return replace(session, run=replace(run, steps=steps))
     step = replace(step, sequence=session.sequence + 1)
     return replace(session, run=replace(run, steps=(*run.steps, step)), sequence=step.sequence)
+
+
+def close_intents(session: Session) -> Session:
+    """The journal of a run that ends without an answer, in which every intent has a result: nobody goes on with it, so
+    nobody will find out."""
+    waiting = {wait.step for wait in active(session).open}
+    for step in active(session).steps:
+        if step.result is None and step.key not in waiting:
+            session = record(session, replace(step, result=encode(UNKNOWN).decode()))
+    return session
 
 
 def size(run: Run) -> int:

@@ -26,7 +26,7 @@ from shared.domain import (
 from shared.errors import Cancelled, SliceOver, Suspended
 from shared.observability import bind
 from shared.sessions.actor import Actor, Change, Cut
-from shared.sessions.arrivals import Taking, arrive, drop_seen, news, overtakes, stop_entries
+from shared.sessions.arrivals import Taking, arrive, drop_seen, has_room, news, overtakes, stop_entries
 from shared.sessions.document import Run, Session, Step, Wait
 from shared.sessions.journal import record
 from shared.sessions.partial import Growing, growing
@@ -184,7 +184,7 @@ class Running:
         self._stop_if_asked(taking)
         mode = self.run.queue_mode
         ids = frozenset(news(self.session, taking))
-        if ids and (mode == "reject" or self.overtaken):
+        if ids and (self.overtaken or (mode == "reject" and has_room(self.run))):
             change = partial(arrive, ids=ids, taking=taking, after=turn - 1, rejected=mode == "reject")
             self._actor.hold(change)
 
@@ -195,7 +195,7 @@ class Running:
         taking = await self._taking()
         self._stop_if_asked(taking)
         mode = self.run.queue_mode
-        ids = frozenset(news(self.session, taking))
+        ids = frozenset(news(self.session, taking)) if has_room(self.run) else frozenset()
         if ids and mode == "reject":
             self._actor.hold(partial(arrive, ids=ids, taking=taking, after=0, rejected=True))
         if ids and mode == "interrupt":

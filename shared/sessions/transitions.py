@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from shared.domain import Delivery, Outcome, Result
-from shared.sessions.arrivals import Taking, drop_seen, start
+from shared.sessions.arrivals import Taking, drop_seen, has_room, start
 from shared.sessions.document import Lease, Run, Session
 from shared.sessions.journal import active
 from shared.sessions.transcript import transcript, trim
@@ -65,7 +65,7 @@ def work(session: Session, *, wake: str, now: datetime) -> Work:
 
 def _is_answered(run: Run, kinds: AbstractSet[str], now: datetime) -> bool:
     """Whether there is something to do for a run that waits."""
-    heeds_messages = run.queue_mode in ("reject", "interrupt") and "message" in kinds
+    heeds_messages = run.queue_mode in ("reject", "interrupt") and "message" in kinds and has_room(run)
     return heeds_messages or bool(kinds & {"verdict", "answer", "stop"}) or any(wait.until <= now for wait in run.open)
 
 
@@ -109,7 +109,7 @@ def claim(session: Session, who: Claimant, taking: Taking) -> Session:
         run = session.run
         put_off = bool(session.outbox) and session.outbox[0].not_before is not None
         progressed = run.parked or put_off or any(step.attempt == run.attempt for step in run.steps)
-        stalls = run.stalls if stalled(run) else 0 if progressed else run.stalls + 1
+        stalls = 0 if progressed else run.stalls + 1
         session = replace(session, run=replace(run, attempt=run.attempt + 1, stalls=stalls))
     return take(session, taking)
 
@@ -140,7 +140,15 @@ def intend(session: Session) -> Session:
     return replace(session, outbox=(replace(head, status="sending", epoch=session.epoch), *rest))
 
 
-def respond(session: Session, *, outcome: Outcome, reply: str, parts: tuple[str, ...], reason: str = "") -> Session:
+def respond(
+    session: Session,
+    *,
+    outcome: Outcome,
+    reply: str,
+    parts: tuple[str, ...],
+    reason: str = "",
+    set_aside: bool = False,
+) -> Session:
     """The run has its reply, which lies in the outbox in as many parts as the channel needs."""
     run = active(session)
     messages = (*run.inputs, *(arrival.message for arrival in run.arrivals if not arrival.rejected))
@@ -165,7 +173,15 @@ def respond(session: Session, *, outcome: Outcome, reply: str, parts: tuple[str,
     sequence = session.sequence + 1
     return replace(
         session,
-        run=replace(run, outcome=outcome, reply=reply, reason=reason, reply_sequence=sequence),
+        run=replace(
+            run,
+            outcome=outcome,
+            reply=reply,
+            reason=reason,
+            reply_sequence=sequence,
+            stalls=0,
+            set_aside=run.set_aside or set_aside,
+        ),
         outbox=(*session.outbox, *replies),
         sequence=sequence,
     )
@@ -188,8 +204,7 @@ def mark(session: Session, delivery: Delivery, now: datetime) -> Session:
     run = session.run
     if run is None:
         return session
-    stalls = run.stalls if stalled(run) else 0
-    session = replace(session, run=replace(run, deliveries=(*run.deliveries, delivery), stalls=stalls))
+    session = replace(session, run=replace(run, deliveries=(*run.deliveries, delivery), stalls=0))
     wait = next((wait for wait in run.open if wait.prompt == delivery.id), None)
     if wait is None:
         return session

@@ -164,9 +164,8 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Keys]:
         at_once = Queueing(debounce_seconds=0)  # the clock of these tests stands still
         await repository.put_agent(TENANT, replace(shop.draft, queueing=at_once))
         await repository.create_tenant(OTHER_TENANT, "Other")
-        await repository.put_agent(
-            OTHER_TENANT, AgentDraft(id=OTHER_AGENT, instructions="Help.", models=("scripted/demo",))
-        )
+        clerk = AgentDraft(id=OTHER_AGENT, instructions="Help.", models=("scripted/demo",), queueing=at_once)
+        await repository.put_agent(OTHER_TENANT, clerk)
         keys = Keys(
             operator=operator,
             invoker=await repository.create_api_key(TENANT, "invoker"),

@@ -149,6 +149,7 @@ async def test_a_run_watched_by_an_operator_is_shown_in_the_console(stack: Stack
         await stack.http.post(callback, json={"approved": True})
         rest = await take(events, 4)
     assert rest[-1]["event"] == "text"
+    await stack.idle()  # the text is there before it is delivered and archived
     run = decode(Run, (await stack.read(f"/v1/sessions/{session}/runs/1")).content)
     console = await stack.here.store.get(f"tenants/demo/consoles/{session}")
     assert console is not None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.domain import Entry, JsonObject, ModelReply, Queueing, Wake
+from shared.domain import Connection, Delivery, Entry, JsonObject, ModelReply, Queueing, Wake
 from shared.errors import NotSent
 from shared.orchestrator.drive import Driver
 from shared.orchestrator.invoke import Invoked, Invoker
@@ -187,6 +187,24 @@ async def test_an_invoke_may_join_the_run_that_a_dead_process_left(play: Play) -
     run = run_of(await invoke(stage, SECOND))
     assert (run.number, run.reply, [came.message.text for came in run.arrivals]) == (1, "Both", ["second"])
     assert (stage.channel.texts, (await stage.session()).runs) == (["Both"], 1)
+
+
+async def test_a_caller_whose_message_joined_a_run_drives_no_other(play: Play) -> None:
+    stage = play(RuntimeError("killed"), says("Both"), says("Three"))
+    await stage.put(FIRST)
+    with pytest.raises(RuntimeError):
+        await stage.drive("w")
+    stage.bus.queue.clear()
+    stage.clock.advance(PACE.lease)
+    send, third = stage.channel.send, message(3, "third")
+
+    async def meanwhile(connection: Connection, conversation: str, delivery: Delivery) -> str:
+        await stage.store.append(stage.key, {third.id: pending(third)}, stage.clock.now())
+        return await send(connection, conversation, delivery)
+
+    stage.channel.send = meanwhile  # type: ignore[method-assign]
+    assert run_of(await invoke(stage, SECOND)).reply == "Both"
+    assert ((await stage.session()).runs, len(stage.bus.queue)) == (1, 1), "the third is left to a wake"
 
 
 async def test_a_caller_whose_process_was_fenced_gets_the_run_of_the_one_that_took_over(play: Play) -> None:

@@ -11,7 +11,7 @@ import pytest
 from shared.domain import JsonObject, ModelReply, ModelRequest, Queueing, QueueMode, Texts
 from shared.llm import OnText
 from shared.llm.scripted import Scripted
-from shared.sessions.document import Run
+from shared.sessions.document import Run, pending, state_bytes
 from shared.sessions.seen import KEPT
 from shared.tools import ToolContext, ToolResult
 from tests.clock import FakeClock
@@ -268,6 +268,31 @@ async def test_a_message_is_rejected_while_the_run_waits_and_the_wait_goes_on(sc
     await scene.pump()
     assert (len(scene.used), scene.channel.texts[2:]) == (1, ["Refunded"])
     assert await scene.is_quiet()
+
+
+@pytest.mark.parametrize("mode", ["steer", "interrupt", "reject"])
+async def test_a_flood_during_a_wait_stays_bounded_and_what_the_run_cannot_take_is_left_to_the_next(
+    scene: Scene, mode: QueueMode
+) -> None:
+    scene.in_mode(mode, calls("refund_order"), *[says("Done")] * 30)
+    scene.publish(replace(ASKING, queueing=Queueing(mode=mode, debounce_seconds=0)))
+    await scene.begin()
+    count, order = 400, 2
+    while order < 2 + count:
+        entries = [message(number, "x" * 1_000) for number in range(order, order + 50)]
+        await scene.store.append(scene.key, {entry.id: pending(entry) for entry in entries}, scene.clock.now())
+        await scene.bus.wake(scene.key)
+        await scene.pump()
+        order += 50
+        assert len(state_bytes(await scene.session())) < 600_000
+    if (await scene.session()).run is not None:
+        await scene.tap(approved=False, order=10_000)
+        await scene.pump()
+    assert await scene.is_quiet()
+    session = await scene.session()
+    runs = [await scene.run(number) for number in range(1, session.runs + 1)]
+    texts = [said for run in runs for said in (*run.inputs, *(came.message for came in run.arrivals))]
+    assert len({said.id for said in texts}) == len(texts) == 1 + count
 
 
 async def test_a_message_during_the_last_call_of_a_rejecting_run_gets_the_next_run(scene: Scene) -> None:

@@ -88,6 +88,18 @@ async def test_what_came_during_a_run_that_is_set_aside_is_not_lost(play: Play) 
     assert await stage.is_quiet()
 
 
+async def test_an_apology_that_was_cut_once_is_told_all_the_same(play: Play) -> None:
+    stage = play(*[RuntimeError("a bug")] * STALLS_ALLOWED)
+    await stage.say("first")
+    await fail(stage, STALLS_ALLOWED, RuntimeError)
+    stage.faults.stop_at("before send", 1)
+    await fail(stage, 1, Crash)
+    await stage.drive("w")
+    assert stage.channel.texts == [Texts().failed]
+    assert [aside.reason for aside in await dead(stage)] == [NOTHING]
+    assert await stage.is_quiet()
+
+
 class Deadly:
     """A channel that brings every process down that sends on it, unless `harmless` or for any text but `only`."""
 
@@ -139,7 +151,7 @@ async def test_a_run_whose_delivery_brings_every_process_down_is_set_aside_too(p
     await end(stage)
     (aside,) = await dead(stage)
     assert ([said.text for said in aside.inputs], aside.reason) == (["first"], COULD_NOT_SEND)
-    assert deadly.tried <= STALLS_ALLOWED + 2
+    assert deadly.tried <= 2 * (STALLS_ALLOWED + 1)  # the answer, and the apology for it
     run = await stage.run()
     assert [(sent.id, sent.status) for sent in run.deliveries] == [
         ("1/reply/1", "refused"),
