@@ -198,15 +198,15 @@ class _Attempt:
             self.actor.hold(self._give_up_deliveries)
 
     def _give_up_deliveries(self, session: Session) -> Session:
-        given_up, reason = session.outbox, f"{STALLS_ALLOWED} attempts in a row could not send it"
+        before, given_up = active(session), session.outbox
+        reason = f"{STALLS_ALLOWED} attempts in a row could not send it"
         for delivery in given_up:
             session = mark(session, replace(delivery, status="refused", reason=reason), self.driver.clock.now())
-        run = session.run
-        assert run is not None
+        run = active(session)
         results = tuple(result for delivery in given_up for result in delivery.results)
         apology = Delivery(id=f"{run.number}/stalled", text=self.plan.texts.failed, results=results)
         says_more = run.outcome == "answered" and all(known.id != apology.id for known in run.deliveries)
-        stalls = run.stalls if run.outcome is None else 0  # the apology may take as many
+        stalls = before.stalls if run.outcome is None else 0  # the apology may take as many
         run = replace(run, stalls=stalls, set_aside=True, reason=run.reason or reason)
         return replace(session, run=run, outbox=(apology,) if says_more else ())
 

@@ -117,7 +117,7 @@ def pause(session: Session, queueing: Queueing, now: datetime) -> float:
     """
     entries = [entry for entry in session.inbox.values() if entry.kind != "watch"]
     busy = session.run is not None or session.outbox
-    if busy or not entries or any(_hurries(entry) for entry in entries):
+    if busy or not entries or not queueing.debounce_seconds or any(_hurries(entry) for entry in entries):
         return 0.0
     came = [entry.received_at for entry in entries]
     quiet = max(came) + timedelta(seconds=queueing.debounce_seconds)

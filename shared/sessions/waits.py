@@ -100,7 +100,12 @@ def _verdict(session: Session, entry: Entry, now: datetime) -> Session:
     if not _may_judge(entry, wait, session.run):
         return _answer_tap(session, entry, "You may not decide this.")
     return _settle(
-        session, wait, approved=entry.approved, by=entry.contact.name or entry.contact.id, now=now, tap=entry.tap
+        session,
+        wait,
+        approved=entry.approved,
+        by=entry.posted_by or entry.contact.name or entry.contact.id,
+        now=now,
+        tap=entry.tap,
     )
 
 

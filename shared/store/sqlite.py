@@ -155,8 +155,9 @@ class SqliteStore:
                 if await self._version(key) != seen and (stored := await self.load(key)):
                     seen = stored.version
                     yield stored
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+                with suppress(TimeoutError):  # wait_for of Python 3.11 can swallow a cancellation
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await changed.wait()
         finally:
             self._watchers[key].discard(changed)
             if not self._watchers[key]:

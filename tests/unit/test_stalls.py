@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from shared.domain import Delivery, ModelReply, Texts
+from shared.domain import Delivery, JsonObject, ModelReply, Rule, Texts
 from shared.errors import NotSent
 from shared.sessions.dead import DeadRun, dead_runs
 from shared.sessions.outbox import ATTEMPTS
 from shared.sessions.transitions import STALLS_ALLOWED
+from shared.tools import ToolContext
 from tests.clock import FakeClock
 from tests.stage import PLAN, Crash, PointedStore, Stage, calls, message, says
 
@@ -97,6 +98,22 @@ async def test_an_apology_that_was_cut_once_is_told_all_the_same(play: Play) -> 
     await stage.drive("w")
     assert stage.channel.texts == [Texts().failed]
     assert [aside.reason for aside in await dead(stage)] == [NOTHING]
+    assert await stage.is_quiet()
+
+
+async def test_a_run_that_brings_processes_down_with_a_question_unsent_is_set_aside(play: Play) -> None:
+    asking = replace(PLAN, rules=(Rule(tool="refund_order", decision="ask", approvers=("contact",)),))
+    stage = play(calls("refund_order", "lookup_order"))
+    stage.publish(asking)
+
+    async def deadly(arguments: JsonObject, context: ToolContext) -> JsonObject:
+        raise Crash
+
+    stage.tools["lookup_order"] = deadly
+    stage.channel.failures = [Crash()] * 100  # type: ignore[list-item]
+    await stage.say("first")
+    await end(stage)
+    assert [aside.number for aside in await dead(stage)] == [1]
     assert await stage.is_quiet()
 
 
