@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 
-.PHONY: help setup page dev test check fmt lock
+.PHONY: help setup page dev test check chaos fmt lock
 
 help: ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ check: setup page ## run all that a change must pass: format, lint, types, impor
 	scripts/build-page.sh check
 	scripts/check-deployment.sh
 	$(BIN)/pytest
+
+chaos: setup ## break the running system in every way and see that nothing is lost (docs/durability.md says how to choose)
+	$(BIN)/python -m tests.chaos $(SUITE) --seed $(or $(SEED),1) --size $(or $(SIZE),ci) $(if $(CHAOS_LOG),--log $(CHAOS_LOG))
 
 fmt: setup ## put the code into its format
 	$(BIN)/ruff check --fix-only
