@@ -145,13 +145,16 @@ class _Attempt:
 
     async def _run(self, run: Run) -> None:
         """Answer, deliver, archive; in the last commit take what came in meanwhile, or let the session go."""
-        if run.outcome is None:
+        if run.unwanted and run.outcome is None:
+            self.actor.hold(self._reply("cancelled", "", "it came before a stop"))
+        elif run.outcome is None:
             await self._answer(run)
+        # Read before it is sent: nothing that may fail comes between a reply and the record of it.
+        taking = await self.actor.taking(self.connection.plan, self.plan.queueing, self.plan.texts)
         await self._deliver()
         if self.actor.session.outbox:
             await self.actor.commit(release)
             return
-        taking = await self.actor.taking(self.connection.plan, self.plan.queueing, self.plan.texts)
         await self.actor.commit(partial(self._end_run, taking=taking))
         logger.info("run finished")
 

@@ -12,7 +12,7 @@ from shared.llm.route import Route
 from shared.sessions.document import Run
 from shared.sessions.journal import condense, size
 from shared.sessions.running import Effectful, Running
-from shared.sessions.transcript import CONTEXT_BYTES, model_step, stored, total, transcript, trim, turn_of
+from shared.sessions.transcript import CONTEXT_BYTES, model_step, stored, total, transcript, trim, turn_of, turns_of
 
 logger = logging.getLogger(__name__)
 JOURNAL_BYTES = 150_000
@@ -68,7 +68,7 @@ def _leaving(running: Running, turn: int) -> _Leaving | None:
     if size(run) > JOURNAL_BYTES or total(transcript(run)) > CONTEXT_BYTES // 2:
         turns = _turns_to_move(run, turn)
     older = context[: len(context) - len(kept)]
-    said = transcript(run)[: len(transcript(run)) - len(transcript(run, turns))] if turns > run.moved.turns else ()
+    said = turns_of(run, run.moved.turns, turns)  # what contacts wrote meanwhile stays word for word
     if not older and not said:
         return None  # what contacts wrote now is all there is, and stays
     return _Leaving(messages=(*older, *said), kept=len(kept), turns=turns)
@@ -91,6 +91,8 @@ async def _summarise(running: Running, route: Route, leaving: _Leaving) -> Model
     request = ModelRequest(model=plan.models[0], instructions=running.instructions, messages=(*leaving.messages, ask))
     try:
         reply = await route.complete(plan.models, request)
+        if not reply.text.strip():
+            raise ModelFailed(f"{reply.model}: the summary is empty")  # noqa: TRY301  handled as the others are
     except ModelFailed as error:
         logger.warning("no summary", extra={"fields": {"reason": str(error)}})
         before = f"{running.session.summary}\n" if running.session.summary else ""

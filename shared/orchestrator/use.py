@@ -11,14 +11,20 @@ from shared import policy
 from shared.domain import JsonObject, ToolCall, ToolSpec, WaitRequest
 from shared.errors import BudgetSpent, Cancelled, Parked, Suspended
 from shared.llm.arguments import malformed
-from shared.sessions.journal import UNKNOWN
+from shared.sessions.document import UNKNOWN
+from shared.sessions.journal import size
 from shared.sessions.running import Effectful, Running
-from shared.sessions.transcript import tool_step
+from shared.sessions.transcript import model_step, tool_step, turn_of
 from shared.sessions.waits import outside_wait
 from shared.tools import Toolbox, ToolContext
 
 AT_ONCE = 8
 """Tool calls of one run that are carried out at the same time."""
+RESULTS_BYTES = 200_000
+"""Of the journal: results beyond it are left out, so that the document keeps its bounds within one turn."""
+TOO_MUCH: JsonObject = {
+    "error": "it was carried out, but the calls gave too much together to show; ask for less at once"
+}
 SKIPPED: JsonObject = {"skipped": "a newer message came in before this began; it was not carried out"}
 
 
@@ -83,7 +89,9 @@ def _effect(running: Running, toolbox: Toolbox, spec: ToolSpec, call: ToolCall, 
 
     async def run() -> JsonObject:
         result = await toolbox.use(spec, call.arguments, context)
-        return await running.wait(key, call, result) if isinstance(result, WaitRequest) else result
+        if isinstance(result, WaitRequest):
+            return await running.wait(key, call, result)
+        return result if size(running.run) < RESULTS_BYTES else TOO_MUCH
 
     async def look_up() -> JsonObject | None:
         return await toolbox.look_up(spec, call.arguments, context)
@@ -102,7 +110,9 @@ async def _refusal(running: Running, call: ToolCall, key: str) -> JsonObject | N
     if rule.decision == "deny":
         return {"denied": True, "reason": rule.reason or "not allowed"}
     asked = f"approve-{key}"
-    begun = running.run.step(key) is not None or running.run.step(asked) is not None
+    begun = (
+        running.run.step(key) is not None or running.run.step(asked) is not None or _may_have_run(running, call, key)
+    )
     if running.overtaken and not begun and not any(wait.step in (key, asked) for wait in running.run.open):
         return SKIPPED
     if rule.decision == "ask":
@@ -110,6 +120,14 @@ async def _refusal(running: Running, call: ToolCall, key: str) -> JsonObject | N
         if not verdict.approved:
             return {"denied": True, "reason": f"not approved by {verdict.by}"}
     return None
+
+
+def _may_have_run(running: Running, call: ToolCall, key: str) -> bool:
+    """Whether an earlier attempt may have carried the call out and died before it said so: then it is made again, with
+    the same key, rather than called not done."""
+    spec, asked = running.plan.tool(call.name), running.run.step(model_step(turn_of(key)))
+    earlier = asked is not None and asked.attempt < running.run.attempt
+    return earlier and spec is not None and spec.effect != "pure"
 
 
 async def _give(result: JsonObject) -> JsonObject:

@@ -215,6 +215,7 @@ class Actor:
             return task.result()
         finally:
             task.cancel()  # does nothing to a finished task
+            await asyncio.wait({task})  # what it writes at its end must not come after our next commit
 
     async def _extend(self) -> None:
         lease = self.session.lease
@@ -300,7 +301,7 @@ INBOX_BYTES = 300_000
 
 def _spill(session: Session) -> dict[str, Pending]:
     """The entries that leave the document: the last by rank, once the inbox is large."""
-    if len(session.inbox) < INBOX_BYTES // 3_000:  # no entry is larger: its text would lie in a blob
+    if len(session.inbox) < INBOX_BYTES // 35_000:  # no entry is larger: a long text lies in a blob
         return {}
     entries = sorted(((key, pending(entry)) for key, entry in session.inbox.items()), key=lambda item: item[1].rank)
     sizes = accumulate(len(entry.body) + 40 for _, entry in entries)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from shared.domain import Delivery, Entry, Queueing, Result, Texts
-from shared.sessions.document import Arrival, Run, Seen, Session, message_of
+from shared.sessions.document import Arrival, Run, Seen, Session, Stop, message_of
 from shared.sessions.journal import active
 from shared.sessions.seen import note, suspects
 from shared.sessions.transcript import stored
@@ -54,8 +54,9 @@ def start(session: Session, taking: Taking) -> Session:
     """
     session = drop_seen(session, taking.prepared)
     stops = stop_entries(session, taking.prepared)
-    messages = [entry for entry in messages_of(session) if not stops or _is_before(entry, stops[0])]
-    batch = list(_batch(session, messages, taking))
+    messages = [entry for entry in messages_of(session) if not stops or _is_before(entry, _stop(stops[0]))]
+    unwanted = [entry for entry in messages if session.stopped is not None and _is_before(entry, session.stopped)]
+    batch = list(_batch(session, unwanted or messages, taking))
     if not batch:
         return session if messages or not stops else _nothing_to_stop(session, stops, taking)
     number = session.runs + 1
@@ -76,7 +77,7 @@ def start(session: Session, taking: Taking) -> Session:
         for sequence, entry in enumerate(batch, session.sequence + 1)
     )
     session = _taken(session, batch, taking.now)
-    return replace(session, run=replace(active(session), inputs=inputs))
+    return replace(session, run=replace(active(session), inputs=inputs, unwanted=bool(unwanted)))
 
 
 def arrive(session: Session, ids: Collection[str], taking: Taking, *, after: int, rejected: bool = False) -> Session:
@@ -100,9 +101,11 @@ def cancel(session: Session, taking: Taking, *, after: int) -> Session:
     """The run takes what came before it was told to stop, and that it was."""
     session = drop_seen(session, taking.prepared)
     stops = stop_entries(session, taking.prepared)
-    earlier = {entry.id for entry in messages_of(session) if stops and _is_before(entry, stops[-1])}
-    ready = [entry.id for entry in _batch(session, messages_of(session), taking) if entry.id in earlier]
-    return _taken(arrive(session, ready, taking, after=after), stops, taking.now)
+    earlier = {entry.id for entry in messages_of(session) if stops and _is_before(entry, _stop(stops[-1]))}
+    together = replace(taking, queueing=replace(taking.queueing, mode="collect"))
+    ready = [entry.id for entry in _batch(session, messages_of(session), together) if entry.id in earlier]
+    session = _taken(arrive(session, ready, taking, after=after), stops, taking.now)
+    return replace(session, stopped=_stop(stops[-1])) if stops else session
 
 
 def news(session: Session, taking: Taking) -> list[str]:
@@ -199,9 +202,15 @@ def _ready(session: Session, entry: Entry, prepared: Prepared) -> bool:
     return known and (not entry.blob or entry.blob in prepared.texts)
 
 
-def _is_before(entry: Entry, stop: Entry) -> bool:
-    """Whether the message is older than the word to stop; an operator's stands in no order with a channel's numbers."""
-    return entry.received_at <= stop.received_at if stop.posted_by else entry.order < stop.order
+def _stop(entry: Entry) -> Stop:
+    return Stop(order=entry.order, received_at=entry.received_at, by_operator=bool(entry.posted_by))
+
+
+def _is_before(entry: Entry, stop: Stop) -> bool:
+    """Whether the message is older than the word to stop."""
+    if stop.by_operator:
+        return entry.received_at <= stop.received_at
+    return (entry.order, entry.received_at) < (stop.order, stop.received_at)
 
 
 def _is_new(session: Session, entry: Entry, prepared: Prepared) -> bool:

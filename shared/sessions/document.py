@@ -31,6 +31,8 @@ from shared.errors import Retryable
 from shared.store import Pending, Stored
 
 SCHEMA_VERSION = 2
+UNKNOWN: JsonObject = {"error": "the outcome is unknown: it may or may not have happened, and was not tried again"}
+"""What a model is told of a call that was cut and must not be repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,16 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Up to where the contact, or an operator, wanted nothing done any more."""
+
+    order: int
+    received_at: datetime
+    by_operator: bool
+    """An operator's word stands in no order with a channel's numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
     """A message that came while the run was at work, and became part of it."""
 
@@ -151,6 +163,8 @@ class Run:
     set_aside: bool = False
     """It made no progress, and is kept as a dead run as well."""
     queue_mode: QueueMode = "collect"
+    unwanted: bool = False
+    """What it takes came before a stop that another run has told of: it ends without a word."""
     steps: tuple[Step, ...] = ()
     moved: Moved = field(default_factory=Moved)
     arrivals: tuple[Arrival, ...] = ()
@@ -228,6 +242,8 @@ class Session:
     """Until when an operator's console is shown it."""
     late: int = 0
     """Messages that came in after a later one had been answered."""
+    stopped: Stop | None = None
+    """The last stop: messages from before it that one run could not take are not answered by the next either."""
     rejected: int = 0
     """Messages that came during a run whose agent takes none then."""
     unknown: int = 0

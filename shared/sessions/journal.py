@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shared.codec import encode
-from shared.domain import JsonObject
-from shared.sessions.document import Moved, Run, Session, Step
+from shared.sessions.document import UNKNOWN, Moved, Run, Session, Step
 from shared.sessions.transcript import turn_of
 
-UNKNOWN: JsonObject = {"error": "the outcome is unknown: it may or may not have happened, and was not tried again"}
-"""What a model is told of a call that was cut and must not be repeated."""
 STEP_OVERHEAD_BYTES = 350
 """What a step takes in the document besides its result, about."""
 
@@ -23,15 +20,24 @@ def active(session: Session) -> Run:
 
 
 def record(session: Session, step: Step) -> Session:
-    """The journal with this step; a step that has the same key (its intent) is replaced and keeps its place."""
+    """The journal with this step; a step that has the same key (its intent) is replaced and keeps its place.
+
+    An intent has no event, so it takes no number: a reader who has seen a later one would never see its result.
+    """
     run = active(session)
     earlier = run.step(step.key)
-    if earlier is not None:
-        step = replace(step, sequence=earlier.sequence)
-        steps = tuple(step if known.key == step.key else known for known in run.steps)
-        return replace(session, run=replace(run, steps=steps))
-    step = replace(step, sequence=session.sequence + 1)
-    return replace(session, run=replace(run, steps=(*run.steps, step)), sequence=step.sequence)
+    number = session.sequence
+    if earlier is not None and earlier.sequence == number:  # as older releases numbered intents
+        step = replace(step, sequence=number)
+    elif step.result is not None:
+        number += 1
+        step = replace(step, sequence=number)
+    steps = (
+        (*run.steps, step)
+        if earlier is None
+        else tuple(step if known.key == step.key else known for known in run.steps)
+    )
+    return replace(session, run=replace(run, steps=steps), sequence=number)
 
 
 def close_intents(session: Session) -> Session:

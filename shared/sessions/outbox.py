@@ -25,6 +25,8 @@ LONGEST_SLEEP = 60.0
 """Seconds: a longer flood control holds no process; the tick goes on with it."""
 GIVEN_UP = timedelta(hours=24)
 """How long a channel may refuse to take a delivery for now."""
+REPEATS = 2
+"""How often a delivery is sent again for want of a receipt, before nobody will ever know."""
 RECEIPT_SECONDS = 30.0
 """How long a receipt is waited for before a delivery whose sending was cut is sent again."""
 
@@ -90,7 +92,7 @@ class Outbox:
                 return self._over(replace(delivery, status="refused", reason=str(error)))
             except SendUnknown as error:
                 unknown = self._over(replace(delivery, status="unknown", reason=str(error)))
-                waits = self.channel.resend == "receipt"
+                waits = self.channel.resend == "receipt" and delivery.repeated < REPEATS
                 return replace(unknown, not_before=self._after(RECEIPT_SECONDS)) if waits else unknown
         raise AssertionError("the last attempt returns or raises")
 

@@ -156,7 +156,7 @@ class Running:
             begun = self._clock.now()
             try:
                 with bind(step=key):
-                    reply = await self._keep("model", Effectful(run=call))
+                    reply = await self._keep("model", Effectful(run=call), asking=True)
             except Cut:
                 return None
             step = Step(
@@ -289,14 +289,14 @@ class Running:
         with bind(step=step.key):
             return await self._keep(step.kind, effect)
 
-    async def _keep(self, kind: StepKind, effect: Effectful[Result]) -> Result:
-        """The effect's result. A model call and a pure tool are given up when somebody asks to stop, and a model call
-        also for a newer message that interrupts; what may have changed something is waited for."""
+    async def _keep(self, kind: StepKind, effect: Effectful[Result], *, asking: bool = False) -> Result:
+        """The effect's result. A model call and a pure tool are given up when somebody asks to stop, and the agent's
+        own turn also for a newer message that interrupts; what may have changed something is waited for."""
 
         def pointless(session: Session) -> bool:
             if stop_entries(session):
                 return kind == "model" or effect.repeat == "pure"
-            return kind == "model" and self.run.queue_mode == "interrupt" and self.overtaken
+            return asking and self.run.queue_mode == "interrupt" and self.overtaken
 
         try:
             return await self._actor.keep(effect.run(), pointless)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import dropwhile
 
-from shared.codec import decode
+from shared.codec import decode, encode
 from shared.domain import Message, ModelReply
-from shared.sessions.document import Run
+from shared.sessions.document import UNKNOWN, Run, Step
 
 CONTEXT_BYTES = 64_000
 """How much of the conversation a model is given word for word, about 16,000 tokens; a summary stands for the rest."""
@@ -40,28 +40,47 @@ def transcript(run: Run, after: int = 0) -> tuple[Message, ...]:
     return tuple(_messages(run, max(after, run.moved.turns)))
 
 
+def turns_of(run: Run, after: int, last: int) -> tuple[Message, ...]:
+    """The agent's texts and tool calls, each call with its result, of the turns behind `after` up to `last`."""
+    steps = {step.key: step for step in run.steps}
+    return tuple(message for turn in range(after + 1, last + 1) for message in _turn(run, steps, turn))
+
+
 def _messages(run: Run, after: int) -> Iterator[Message]:
-    results = {step.key: step for step in run.steps}
-    said = ""
-    turn = after + 1
+    steps = {step.key: step for step in run.steps}
+    said, turn = "", after + 1
     yield from _arrived(run, 0, after)
-    while (step := results.get(model_step(turn))) is not None and step.result is not None:
-        if not step.dropped:
-            reply = decode(ModelReply, step.result)
-            said = reply.text
-            final = bool(run.reply) and not reply.tool_calls and reply.text == run.reply
-            sequence = run.reply_sequence if final else 0
-            yield Message(role="agent", text=reply.text, sequence=sequence, tool_calls=reply.tool_calls)
-            for index, call in enumerate(reply.tool_calls):
-                # A model rejects a call without its result; a run that ended early leaves some without.
-                used = results.get(tool_step(turn, index))
-                text = used.result if used is not None and used.result else '{"error": "not carried out"}'
-                yield Message(role="tool", text=text, tool_call_id=call.id)
+    while (step := steps.get(model_step(turn))) is not None and step.result is not None:
+        for message in _turn(run, steps, turn):
+            said = message.text if message.role == "agent" else said
+            yield message
         yield from _arrived(run, turn, turn)
         turn += 1
     yield from _arrived(run, turn, 2**31)
     if run.reply and run.reply != said:
         yield Message(role="agent", text=run.reply, sequence=run.reply_sequence)
+
+
+def _turn(run: Run, steps: Mapping[str, Step], turn: int) -> Iterator[Message]:
+    step = steps.get(model_step(turn))
+    if step is None or step.result is None or step.dropped:
+        return
+    reply = decode(ModelReply, step.result)
+    final = bool(run.reply) and not reply.tool_calls and reply.text == run.reply
+    sequence = run.reply_sequence if final else 0
+    yield Message(role="agent", text=reply.text, sequence=sequence, tool_calls=reply.tool_calls)
+    for index, call in enumerate(reply.tool_calls):
+        key = tool_step(turn, index)
+        used, asked = steps.get(key), steps.get(f"approve-{key}")
+        text = used.result if used is not None and used.result else _missing(run, asked)
+        yield Message(role="tool", text=text, tool_call_id=call.id)
+
+
+def _missing(run: Run, asked: Step | None) -> str:
+    """What stands for a result that is not there: a model rejects a call without one, and a run that ended early leaves
+    some. An attempt that died may have carried the call out, unless a person never approved it."""
+    refused = asked is not None and '"approved":false' in (asked.result or "")
+    return encode(UNKNOWN).decode() if run.attempt > 1 and not refused else '{"error": "not carried out"}'
 
 
 def _arrived(run: Run, first: int, last: int) -> Iterator[Message]:

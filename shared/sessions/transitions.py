@@ -107,7 +107,7 @@ def claim(session: Session, who: Claimant, taking: Taking) -> Session:
     session = replace(session, epoch=session.epoch + 1, lease=Lease(holder=who.holder, wake=who.wake, until=who.until))
     if session.run is not None:
         run = session.run
-        put_off = bool(session.outbox) and session.outbox[0].not_before is not None
+        put_off = run.outcome is not None and bool(session.outbox) and session.outbox[0].not_before is not None
         progressed = run.parked or put_off or any(step.attempt == run.attempt for step in run.steps)
         stalls = 0 if progressed else run.stalls + 1
         session = replace(session, run=replace(run, attempt=run.attempt + 1, stalls=stalls))

@@ -60,7 +60,7 @@ class SqliteStore:
                 (*where, _due(key, due)),
             )
             db.executemany(
-                "INSERT OR REPLACE INTO inbox (tenant, session, id, body, rank) VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO inbox (tenant, session, id, body, rank) VALUES (?, ?, ?, ?, ?)",
                 [(*where, id_, entry.body, entry.rank) for id_, entry in entries.items()],
             )
 

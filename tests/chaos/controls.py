@@ -36,7 +36,7 @@ async def _network(job: Job, report: Report, control: Control) -> None:
     await network.cutting(job, report, Shape(control=control), cuts=60, stops=0, rate=0.05, answers_only=True)
 
 
-TURNS: dict[Control, int] = {"no_seen": 60, "early_answer": 150, "early_ack": 40}
+TURNS: dict[Control, int] = {"no_seen": 60, "early_answer": 150, "early_ack": 80}
 """Enough of them that a mistake of that kind shows several times."""
 CONTROLS: dict[Control, Suite] = {
     "no_swap": _pauses,

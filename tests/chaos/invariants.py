@@ -83,6 +83,17 @@ def sent_twice(history: History) -> Iterator[Violation]:
             yield "sent_twice", f"{first.text[:60]!r} by {first.worker}, then by {again.worker}, without a fault"
 
 
+def sent_twice_despite_receipts(history: History) -> Iterator[Violation]:
+    """I12: where a provider says what it took, nothing is sent twice, and a delivery has one text."""
+    texts: dict[str, list[str]] = defaultdict(list)
+    for sent in history.sent:
+        if sent.reference:
+            texts[sent.reference].append(sent.text)
+    for reference, found in texts.items():
+        if len(found) > 1:
+            yield "sent_twice_despite_receipts", f"{reference}: {[text[:60] for text in found]}"
+
+
 def model_went_back(history: History) -> Iterator[Violation]:
     """I4: what the model answered and was recorded is not asked again."""
     for calls in _runs(history).values():
@@ -170,6 +181,7 @@ CHECKS: Sequence[Callable[[History], Iterator[Violation]]] = (
     out_of_order,
     parts_out_of_order,
     sent_twice,
+    sent_twice_despite_receipts,
     model_went_back,
     model_record_changed,
     inputs_changed,

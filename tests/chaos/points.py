@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,15 @@ class Pointed:
 
     def __getattr__(self, method: str) -> Any:
         found = getattr(self._port, method)
-        if method in UNCOUNTED or not inspect.iscoroutinefunction(found):
-            return found
         name, points = f"{self._name}.{method}", self._points
+        if method in UNCOUNTED:
+            return found
+
+        async def each(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            points.point(f"before {name}")
+            async for value in found(*args, **kwargs):
+                yield value
+            points.point(f"after {name}")
 
         async def pointed(*args: Any, **kwargs: Any) -> Any:
             points.point(f"before {name}")
@@ -60,4 +67,6 @@ class Pointed:
             points.point(f"after {name}")
             return result
 
-        return pointed
+        if inspect.isasyncgenfunction(found):
+            return each
+        return pointed if inspect.iscoroutinefunction(found) else found

@@ -82,15 +82,15 @@ async def _person(fleet: Fleet, chat: str, connection: str, random: Random, enou
     contacts, world = fleet.contacts, fleet.world
     async with asyncio.TaskGroup() as group:
         while not enough.is_set():
-            names = []
+            names: set[str] = set()
             for _ in range(random.randint(1, 3)):
                 options = f"k={random.randint(1, 3)} t={random.randint(1, 2)} e={random.choice(KINDS)}"
-                names.append(await contacts.say(chat, options, connection))
+                names.add(await contacts.say(chat, options, connection))
                 if random.random() < DUPLICATES:
                     group.create_task(_repeat(contacts, random))
                 await asyncio.sleep(random.uniform(0.0, 0.3))
             if random.random() < 0.7:
-                await world.until(lambda names=names: all(name in world.answered for name in names), 60.0)  # type: ignore[misc]
+                await world.until(lambda names=names: enough.is_set() or world.answered.keys() >= names, 60.0)  # type: ignore[misc]
             await asyncio.sleep(random.uniform(0.0, 0.5))
 
 

@@ -109,6 +109,10 @@ def send_twice(history: History) -> None:
     history.sent.append(sent("re #7.2 | x=0 | -", at=6.2))
 
 
+def send_again_what_has_a_receipt(history: History) -> None:
+    history.sent += [replace(sent("Approved.", at=7.0 + place), reference="acme/s/1/reply/1") for place in range(2)]
+
+
 def send_the_second_part_first(history: History) -> None:
     history.sent.append(sent("part 2 of re #7.3 | x=0 | -", at=7.0))
 
@@ -163,6 +167,7 @@ def commit_when_fenced(history: History) -> None:
         (answer_the_second_first, {"out_of_order"}),
         (swap_inputs, {"out_of_order"}),
         (send_twice, {"sent_twice"}),
+        (send_again_what_has_a_receipt, {"sent_twice_despite_receipts"}),
         (send_the_second_part_first, {"part_out_of_order"}),
         (ask_again, {"asked_again"}),
         (forget_a_record, {"record_changed"}),

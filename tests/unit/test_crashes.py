@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from shared.codec import encode
-from shared.sessions.document import Run
+from shared.sessions.document import UNKNOWN, Run
 from shared.sessions.events import events
-from shared.sessions.journal import UNKNOWN
 from tests.clock import FakeClock
 from tests.stage import PointedStore, Stage
 from tests.stories import STORIES, Story, Witness, approved, approved_both

@@ -5,7 +5,7 @@ import pytest
 
 from shared.domain import DeliveryStatus, JsonObject, ModelReply, Texts
 from shared.errors import BusDown, ModelRefused, NotSent, Refused, Retryable, SendError, SendUnknown
-from shared.sessions.journal import UNKNOWN
+from shared.sessions.document import UNKNOWN
 from shared.sessions.outbox import ATTEMPTS, LONGEST_SLEEP
 from shared.sessions.transitions import STALLS_ALLOWED
 from shared.tools import ToolContext, ToolResult

@@ -13,8 +13,7 @@ import pytest
 from shared.domain import Effect, JsonObject, ModelReply
 from shared.errors import Retryable
 from shared.orchestrator.use import AT_ONCE
-from shared.sessions.document import Step
-from shared.sessions.journal import UNKNOWN
+from shared.sessions.document import UNKNOWN, Step
 from shared.tools import ToolContext
 from tests.clock import FakeClock
 from tests.stage import ORDER_1042, PACE, PLAN, Crash, PointedStore, Stage, calls, says, tool

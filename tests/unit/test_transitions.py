@@ -242,12 +242,12 @@ def test_a_question_that_was_not_sent_before_its_verdict_is_never_sent() -> None
     assert after.outbox == ()
 
 
-def test_a_record_keeps_the_place_and_number_of_its_intent() -> None:
+def test_a_record_keeps_the_place_of_its_intent_and_takes_the_number_of_its_event() -> None:
     begun = record(record(running(), step("a")), step("b", "2"))
     ended = record(begun, step("a", "1"))
     assert [(known.key, known.result, known.sequence) for known in run_of(ended).steps] == [
-        ("a", "1", 2),
-        ("b", "2", 3),
+        ("a", "1", 3),
+        ("b", "2", 2),
     ]
     assert ended.sequence == 3
 

@@ -101,14 +101,15 @@ def _order(town: Town, ended: Ended) -> None:
 
 
 def _replies(town: Town, ended: Ended) -> None:
-    """One reply for each run: a model's recorded one, or what the platform says of how it ended."""
+    """One reply for each run: a model's recorded one, or what the platform says of how it ended; none where an earlier
+    run has told of the stop already."""
     for run in ended.runs:
         name = f"{_name(ended)} run {run.number}"
         if run.outcome is None:
             town.history.wrong("no_reply", f"{name}: it has no outcome")
             continue
         if run.outcome != "answered":
-            if run.reply != TEXTS.of(run.outcome):
+            if run.reply != ("" if run.unwanted else TEXTS.of(run.outcome)):
                 town.history.wrong("reply", f"{name}: {run.outcome} says {run.reply!r}")
         elif (mark := MARK.search(run.reply)) is None or mark.group() not in "".join(
             step.result or "" for step in run.steps if step.kind == "model" and not step.dropped
@@ -190,9 +191,11 @@ def _waits(town: Town, ended: Ended) -> None:
 
 
 def _stops(town: Town, ended: Ended) -> None:
-    """A run is cancelled only when somebody asked for it."""
+    """A run is cancelled only when somebody asked for it, and the contact told once."""
     stops = sum(entry.kind == "stop" for entry in town.history.accepted[ended.talk.key].values())
-    cancelled = sum(run.outcome == "cancelled" for run in ended.runs)
+    cancelled = sum(run.outcome == "cancelled" and not run.unwanted for run in ended.runs)
+    if any(run.outcome == "cancelled" for run in ended.runs) and not cancelled:
+        town.history.wrong("cancelled", f"{_name(ended)}: nobody was told")
     if cancelled > stops:
         town.history.wrong("cancelled", f"{_name(ended)}: {cancelled} runs for {stops} stops")
 
