@@ -108,7 +108,10 @@ class Cloud:
             yield repository
 
     async def until(self, session: str, kind: str, after: int = 0) -> list[Seen]:
-        """The session's events later than `after`, up to the first one of that kind, read from the events stream."""
+        """The session's events later than `after`, up to the first one of that kind, read from the events stream.
+
+        A run's text is stored before it is sent: with `text` this returns once the run is over.
+        """
         seen: list[Seen] = []
         async with self.operator() as client, asyncio.timeout(PATIENCE_SECONDS):
             events = client.events(session, after)
@@ -116,8 +119,14 @@ class Cloud:
                 async for event in events:
                     seen.append(event)
                     if event.kind == kind:
+                        if kind == "text":
+                            await self._over(client, session)
                         return seen
         raise AssertionError(f"the stream of session {session} ended after {seen}")
+
+    async def _over(self, client: Client, session: str) -> None:
+        while (await client.get(f"/v1/sessions/{session}") or {})["status"] != "idle":  # noqa: ASYNC110  over HTTP
+            await asyncio.sleep(0.02)
 
     async def run(self, session: str, number: int = 1) -> JsonObject:
         """The finished run, from the archive."""

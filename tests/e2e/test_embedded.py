@@ -166,12 +166,15 @@ async def first(client: Client, count: int) -> AsyncIterator[Seen]:
 
 
 async def until_text(client: Client, after: int) -> AsyncIterator[Seen]:
-    """The events later than `after`, up to the run's reply."""
+    """The events later than `after`, up to the run's reply; that is stored before it is sent, so at its end the run
+    is over."""
     async with asyncio.timeout(60), aclosing(client.events(TELEGRAM, after)) as events:
         async for event in events:
             yield event
             if event.kind == "text":
-                return
+                break
+        while (await client.get(f"/v1/sessions/{TELEGRAM}") or {})["status"] != "idle":  # noqa: ASYNC110  over HTTP
+            await asyncio.sleep(0.02)
 
 
 async def messages(client: Client) -> list[JsonObject]:
