@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from shared import policy
-from shared.domain import JsonObject, ToolCall, ToolSpec, WaitRequest
+from shared.domain import Effect, JsonObject, ToolCall, ToolSpec, WaitRequest
 from shared.errors import BudgetSpent, Cancelled, Parked, Suspended
 from shared.llm.arguments import malformed
 from shared.sessions.document import UNKNOWN
@@ -73,7 +73,9 @@ async def _use(running: Running, toolbox: Toolbox, call: ToolCall, key: str) -> 
     spec = running.plan.tool(call.name)
     refusal = None if running.result(key, dict) is not None else await _refusal(running, call, key)
     if refusal is not None or spec is None:
-        effect = Effectful(run=partial(_give, refusal or {}), repeat="pure")
+        # That a call was skipped is stored before the model hears it: another attempt might carry it out.
+        repeat: Effect = "keyed" if refusal is SKIPPED else "pure"
+        effect = Effectful(run=partial(_give, refusal or {}), repeat=repeat)
     else:
         effect = _effect(running, toolbox, spec, call, key)
     await running.step(key, dict, effect, kind="tool", name=call.name)
