@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from tests.chaos import script
-from tests.chaos.history import Accepted, Commit, Fault, History, ModelCall, Sent, ToolCall
+from tests.chaos.history import Commit, Fault, History, ModelCall, Sent, ToolCall
 
 Violation = tuple[str, str]
 WINDOW_SECONDS = 12.0
@@ -292,12 +292,3 @@ def _woke(fault: Fault, first: Sent, again: Sent) -> bool:
     meanwhile, and takes over from that one, as it cannot tell that it lives."""
     stopped = fault.kind == "stop" and fault.worker == again.worker
     return stopped and first.at - WINDOW_SECONDS <= fault.until <= again.at
-
-
-def lateness(accepted: Sequence[Accepted], history: History) -> list[float]:
-    """Seconds from the acceptance of each message to the first reply that names it."""
-    first: dict[str, float] = {}
-    for sent, said in _replies(history):
-        for name in said.inputs:
-            first.setdefault(name, sent.at)
-    return [first[event.message] - event.at for event in accepted if event.message in first]
