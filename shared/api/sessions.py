@@ -103,7 +103,7 @@ async def get_run(principal: Operator, session: SessionId, number: Annotated[int
 async def load_session(key: SessionKey) -> Session:
     """The session as it is now. Raises `NotFound`."""
     stored = await parts().store.load(key)
-    session = read(key, stored) if stored is not None else None
+    session = read(key, stored)
     if session is None:
         raise NotFound(f"session: there is none with id {key.session}")
     return session

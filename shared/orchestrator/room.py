@@ -59,8 +59,8 @@ async def make_room(running: Running, route: Route, turn: int) -> None:
 
 
 def _leaving(running: Running, turn: int) -> _Leaving | None:
-    context, run = running.session.context, running.run
-    short = total(running.messages) <= CONTEXT_BYTES and stored(running.messages) <= STORED_BYTES
+    context, run, messages = running.session.context, running.run, running.messages
+    short = total(messages) <= CONTEXT_BYTES and stored(messages) <= STORED_BYTES
     if short and size(run) <= JOURNAL_BYTES:
         return None
     kept = trim(context, CONTEXT_BYTES // 4, STORED_BYTES // 4)

@@ -86,7 +86,7 @@ def _effect(running: Running, toolbox: Toolbox, spec: ToolSpec, call: ToolCall, 
         tenant=running.plan.tenant,
         session=running.session.id,
         idempotency_key=running.idempotency_key(key),
-        callback=toolbox.callback(running.session.key, outside_wait(running.run.number, key)),
+        callback=partial(toolbox.callback, running.session.key, outside_wait(running.run.number, key)),
     )
 
     async def run() -> JsonObject:

@@ -225,7 +225,7 @@ class Actor:
 
     async def _read(self) -> None:
         stored = await self._store.load(self.key)
-        self._stored = read(self.key, stored) if stored is not None else None
+        self._stored = read(self.key, stored)
         self._version = stored.version if stored is not None else None
         self._due = stored is not None and stored.due
 

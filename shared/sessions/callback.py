@@ -114,7 +114,7 @@ def stop(session: Session, request: str, now: datetime, by: str) -> Entry:
 
 async def _session(store: SessionStore, key: SessionKey) -> Session:
     stored = await store.load(key)
-    session = read(key, stored) if stored is not None else None
+    session = read(key, stored)
     if session is None:
         raise Gone("wait: its session is no longer there")
     return session

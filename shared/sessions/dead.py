@@ -112,7 +112,7 @@ async def requeue(
     if dead.requeued_at is not None:
         raise Gone(f"dead run: it was put back at {dead.requeued_at.isoformat()}; see what became of its session")
     stored = await store.load(dead.key)
-    session = read(dead.key, stored) if stored is not None else None
+    session = read(dead.key, stored)
     await accept(dead.key, *entries(dead, session, now))
     dead = replace(dead, requeued_at=now)
     await store.put(path(dead.key, dead.number), encode(dead), expiry(now))

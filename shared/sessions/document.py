@@ -273,12 +273,14 @@ class Session:
         return next((seen.run for seen in self.seen if seen.id == message_id), None)
 
 
-def read(key: SessionKey, stored: Stored) -> Session | None:
-    """The session of a stored document; None for one that holds nothing at all.
+def read(key: SessionKey, stored: Stored | None) -> Session | None:
+    """The session of a stored document; None where there is none, or one that holds nothing at all.
 
     Documents of older releases are brought to the present shape. Raises `Retryable` for one of a newer release: an
     instance of that release will take the wake, and this one must not write back what it does not understand.
     """
+    if stored is None:
+        return None
     inbox = {entry_id: decode(Entry, body) for entry_id, body in stored.inbox.items()}
     if stored.state is not None:
         return replace(read_state(stored.state), inbox=inbox, more=stored.more, read_to=stored.read_to)

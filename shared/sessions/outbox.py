@@ -48,7 +48,7 @@ class Outbox:
         while self.actor.session.outbox and not postponed(self.actor.session, self.clock.now()):
             head = await self._ready(self.actor.session.outbox[0])
             done = await self.actor.keep(self._send(head)) if head.status == "sending" else head
-            if done.status in ("sending", "pending") or done.not_before is not None:
+            if done.not_before is not None:
                 await self.actor.commit(partial(put_off, delivery=done))
                 continue
             self.actor.hold(partial(mark, delivery=done, now=self.clock.now()))
@@ -67,7 +67,9 @@ class Outbox:
             return replace(head, status="unknown", not_before=self._after(RECEIPT_SECONDS))
         cut = head.status == "unknown" or (head.not_before is None and not self._harmless(head))
         if cut:
-            logger.warning("delivery is sent again", extra={"fields": {"delivery": head.id, "channel": self._name}})
+            logger.warning(
+                "delivery is sent again", extra={"fields": {"delivery": head.id, "channel": self.connection.channel}}
+            )
         again = replace(head, status="sending", epoch=epoch, not_before=None, repeated=head.repeated + cut)
         await self.actor.commit(partial(put_off, delivery=again))
         return again
@@ -117,10 +119,6 @@ class Outbox:
 
     def _after(self, seconds: float) -> datetime:
         return self.clock.now() + timedelta(seconds=seconds)
-
-    @property
-    def _name(self) -> str:
-        return self.connection.channel
 
 
 def _is_settling(delivery: Delivery) -> bool:

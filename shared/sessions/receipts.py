@@ -52,7 +52,7 @@ async def failures(documents: Documents, tenant: str, limit: int) -> Sequence[Re
 async def _tell(store: SessionStore, accept: Accept, receipt: Receipt, now: datetime) -> None:
     """Put the receipt into the inbox of its session if that does not know what became of the delivery."""
     stored = await store.load(receipt.key)
-    session = read(receipt.key, stored) if stored is not None else None
+    session = read(receipt.key, stored)
     in_doubt = session.outbox if session is not None else ()
     if session is None or not any(
         known.id == receipt.delivery and known.status in ("sending", "unknown") for known in in_doubt

@@ -23,9 +23,9 @@ class ToolContext:
     session: str
     idempotency_key: str
     """The same in every attempt at this call: pass it to whatever must not happen twice."""
-    callback: str = ""
-    """The address that a tool hands out before it asks to wait for a callback: whoever posts `{"result": {...}}` there
-    answers this call. It proves itself; keep it out of logs."""
+    callback: Callable[[], str] = str
+    """Gives the address that a tool hands out before it asks to wait for a callback: whoever posts `{"result": {...}}`
+    there answers this call. It proves itself; keep it out of logs."""
 
 
 RESULT_BYTES = 30_000

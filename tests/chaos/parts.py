@@ -382,5 +382,5 @@ class WorldTools:
 
     async def _external(self, arguments: JsonObject, context: ToolContext) -> WaitRequest:
         """Hand out the address; whoever has it calls back once this call is over, or sooner."""
-        await self._http.post(f"{self._world}/external", json={**arguments, "url": context.callback})
+        await self._http.post(f"{self._world}/external", json={**arguments, "url": context.callback()})
         return WaitRequest(kind="callback", until=self._clock.now() + timedelta(seconds=60))

@@ -34,7 +34,7 @@ class Shop:
 
     async def ship(self, arguments: JsonObject, context: ToolContext) -> ToolResult:
         self.executions += 1
-        self.address = context.callback.removeprefix("http://127.0.0.1:8080")
+        self.address = context.callback().removeprefix("http://127.0.0.1:8080")
         self.asked.set()
         await self.go_on.wait()
         return WaitRequest(kind="callback", until=self.until)
