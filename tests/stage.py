@@ -7,7 +7,7 @@ raises `Crash`, and so does every later call until `restart`, as nothing more co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ from shared.published import Published, connection_path, plan_path
 from shared.sessions.accept import accept
 from shared.sessions.actor import Pace
 from shared.sessions.document import Run, Session, read
-from shared.store import Archived, Document, Pending, Stored
+from shared.store import Pending, Stored
 from shared.store.sqlite import SqliteStore
 from shared.tools import LookUp, Tool, Toolbox, ToolContext, demo
 from tests.clock import NOON, FakeClock
@@ -121,22 +121,9 @@ class PointedStore(SqliteStore):
         self.faults.point("after load")
         return stored
 
-    async def commit(
-        self,
-        key: SessionKey,
-        version: object,
-        *,
-        state: bytes,
-        remove: Collection[str] = (),
-        spill: Mapping[str, Pending] | None = None,
-        due: datetime | None,
-        archive: Archived | None = None,
-        documents: Mapping[str, Document] | None = None,
-    ) -> object:
+    async def commit(self, key: SessionKey, version: object, **written: Any) -> object:
         self.faults.point("before commit")
-        new = await super().commit(
-            key, version, state=state, remove=remove, spill=spill, due=due, archive=archive, documents=documents
-        )
+        new = await super().commit(key, version, **written)
         self.faults.point("after commit")
         return new
 

@@ -1,9 +1,10 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,6 @@ from shared.sessions.actor import Actor, Pace
 from shared.sessions.document import Run, Session, Step, pending
 from shared.sessions.journal import record
 from shared.sessions.transitions import Work, mark, release, respond
-from shared.store import Archived, Document, Pending
 from shared.store.sqlite import SqliteStore
 from tests.clock import NOON, FakeClock
 from tests.fakes import FakeFiles
@@ -45,18 +45,7 @@ class UnsteadyStore(SqliteStore):
             self.turn.clear()
             await asyncio.wait_for(self.turn.wait(), 5)
 
-    async def commit(
-        self,
-        key: SessionKey,
-        version: object,
-        *,
-        state: bytes,
-        remove: Collection[str] = (),
-        spill: Mapping[str, Pending] | None = None,
-        due: datetime | None,
-        archive: Archived | None = None,
-        documents: Mapping[str, Document] | None = None,
-    ) -> object:
+    async def commit(self, key: SessionKey, version: object, **written: Any) -> object:
         fate = self.commits.pop(0) if self.commits else ""
         self.turn.set()
         if fate == "down":
@@ -64,9 +53,7 @@ class UnsteadyStore(SqliteStore):
         if fate == "wait":
             self.waits.set()
             await self.go.wait()
-        new = await super().commit(
-            key, version, state=state, remove=remove, spill=spill, due=due, archive=archive, documents=documents
-        )
+        new = await super().commit(key, version, **written)
         self.written += 1
         self.turn.set()
         while self.after:
