@@ -90,6 +90,8 @@ class Driver:
                     # Who took over answers for the session now, and the tick if that one dies. Were the wake brought
                     # again, it would take over in its turn, and no long step would ever come to its end.
                     logger.info("fenced", extra={"fields": {"reason": str(error)}})
+                    await actor.load()
+                    await actor.show()  # partial text of this attempt may have come after the other's last commit
             return actor.session
 
     async def _plan(self, connection: Connection) -> ExecutionPlan:
@@ -131,17 +133,11 @@ class _Attempt:
                     await self._run(run)
                 except Suspended:
                     await self._deliver()  # the question, if there is one
-                    if not self._waits_over(run):
-                        await self.actor.commit(partial(park, now=self.driver.clock.now()))
+                    await self.actor.commit(partial(park, now=self.driver.clock.now()))
                 except SliceOver:
                     await self.actor.commit(release)
         if work(self.actor.session, wake="", now=self.driver.clock.now()) is Work.READY:
             await self.driver.bus.wake(self.actor.key)
-
-    def _waits_over(self, before: Run) -> bool:
-        """Whether a wait ended since then, so that the run has something to do: a question could not be asked."""
-        run = self.actor.session.run
-        return run is not None and len(run.waits) > len(before.waits)
 
     async def _run(self, run: Run) -> None:
         """Answer, deliver, archive; in the last commit take what came in meanwhile, or let the session go."""

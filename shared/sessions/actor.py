@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -27,6 +28,7 @@ from shared.sessions.seen import run_of, segment_document
 from shared.sessions.transitions import Claimant, Work, absorb, claim, due, intend, work
 from shared.store import SPILL_MOST, Archived, Document, Documents, Pending, SessionStore
 
+logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
 Change = Callable[[Session], Session]
 ATTEMPTS = 100
@@ -114,8 +116,8 @@ class Actor:
         """Whether anybody sees text before it is stored."""
         return self.listener is not None or bool(self.session.viewer) or self._console(self.session)
 
-    async def show(self, partial: PartialText) -> None:
-        """Write this text into the session's views. Raises `StoreDown`."""
+    async def show(self, partial: PartialText | None = None) -> None:
+        """Write the session's views as they are now, with this text. Raises `StoreDown`."""
         shown = views(self.session, watched=self._console(self.session), partial=partial)
         for path, body in shown.items():
             await self._store.put(path, body)
@@ -251,12 +253,21 @@ class Actor:
         except Conflict:
             await self._read()
         else:
+            taken = [entry.blob for key, entry in self._stored.inbox.items() if entry.blob and key not in changed.inbox]
             more = self._stored.more
-            self._stored = replace(changed, finished=None, paged=(), forgotten=())
+            self._stored = replace(changed, finished=None, paged=None, forgotten=())
             if self.listener is not None:
                 self.listener.committed(changed)
+            await asyncio.gather(*(self._forget(blob) for blob in taken))
             if more:  # there is room for what did not fit
                 await self._read()
+
+    async def _forget(self, blob: str) -> None:
+        """Remove a blob whose text a run has now. One that stays, after a crash or an outage, does no harm."""
+        try:
+            await self._files.delete(blob_path(self.key, blob))
+        except StoreDown as error:
+            logger.info("a blob stays", extra={"fields": {"blob": blob, "reason": str(error)}})
 
     def _archived(self, session: Session, now: datetime) -> Archived | None:
         run = session.finished

@@ -20,11 +20,12 @@ def blob_path(key: SessionKey, name: str) -> str:
 async def put_aside(files: Files, key: SessionKey, entry: Entry) -> Entry:
     """The entry with its text in a blob if that is longer than `BLOB_BYTES`. Again, it changes nothing.
 
-    Raises `StoreDown`.
+    A blob belongs to one entry: the run that takes that may remove it, whoever writes the same text meanwhile. Raises
+    `StoreDown`.
     """
     body = entry.text.encode()
     if len(body) <= BLOB_BYTES:
         return entry
-    name = hashlib.sha256(body).hexdigest()
+    name = hashlib.sha256(entry.id.encode() + body).hexdigest()
     await files.put(blob_path(key, name), body)
     return replace(entry, text="", blob=name, size=len(body))

@@ -147,6 +147,15 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What moved out of a long run's document at once."""
+
+    steps: tuple[Step, ...]
+    waits: tuple[Wait, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """The execution that answers what was claimed from the inbox."""
 
@@ -258,8 +267,8 @@ class Session:
     """With `more`: messages beyond this order must not be taken yet."""
     finished: Run | None = None
     """A run that this change ends; its commit archives it."""
-    paged: tuple[Step, ...] = ()
-    """Steps that this change moves out: its commit writes them as the last page of the run."""
+    paged: Page | None = None
+    """What this change moves out: its commit writes it as the last page of the run."""
     forgotten: tuple[Seen, ...] = ()
     """Ids that this change moves out: its commit writes them as the last segment."""
 
@@ -320,7 +329,7 @@ def _from_version_1(state: bytes) -> bytes:
 
 def state_bytes(session: Session) -> bytes:
     """What is stored as `state`: everything but the inbox and what goes into documents of its own."""
-    stored = replace(session, inbox={}, more=False, read_to=None, finished=None, paged=(), forgotten=())
+    stored = replace(session, inbox={}, more=False, read_to=None, finished=None, paged=None, forgotten=())
     return encode(stored if stored.schema_version == SCHEMA_VERSION else replace(stored, schema_version=SCHEMA_VERSION))
 
 

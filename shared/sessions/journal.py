@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shared.codec import encode
-from shared.sessions.document import UNKNOWN, Moved, Run, Session, Step
+from shared.sessions.document import UNKNOWN, Moved, Page, Run, Session, Step
 from shared.sessions.transcript import turn_of
 
 STEP_OVERHEAD_BYTES = 350
@@ -51,19 +51,22 @@ def close_intents(session: Session) -> Session:
 
 
 def size(run: Run) -> int:
-    """Bytes that the journal takes in the document, about."""
-    return sum(STEP_OVERHEAD_BYTES + len(step.result or "") for step in run.steps)
+    """Bytes that the run's record takes in the document, about."""
+    steps = sum(STEP_OVERHEAD_BYTES + len(step.result or "") for step in run.steps)
+    waits = sum(STEP_OVERHEAD_BYTES + len(str(wait.call.arguments)) for wait in run.waits)
+    return steps + waits + sum(STEP_OVERHEAD_BYTES + len(delivery.text) for delivery in run.deliveries)
 
 
 def condense(session: Session, *, summary: str, kept: int, turns: int) -> Session:
     """The session with `summary` standing for what was said before the last `kept` messages of the context, and for
-    the run's first `turns` turns, whose steps move into a page."""
+    the run's first `turns` turns, whose steps and waits move into a page, and the deliveries so far with them."""
     run = active(session)
     leaving = tuple(step for step in run.steps if turn_of(step.key) <= turns)
     context = session.context[len(session.context) - kept :] if kept else ()
     session = replace(session, summary=summary, context=context)
-    if not leaving or session.paged:
+    if not leaving or session.paged is not None:
         return session
+    waits = tuple(wait for wait in run.waits if turn_of(wait.step) <= turns)
     moved = Moved(
         pages=run.moved.pages + 1,
         turns=turns,
@@ -71,5 +74,11 @@ def condense(session: Session, *, summary: str, kept: int, turns: int) -> Sessio
         tool_calls=run.moved.tool_calls + sum(step.kind == "tool" for step in leaving),
         usage=sum((step.usage for step in leaving), run.moved.usage),
     )
-    steps = tuple(step for step in run.steps if turn_of(step.key) > turns)
-    return replace(session, run=replace(run, steps=steps, moved=moved), paged=leaving)
+    run = replace(
+        run,
+        steps=tuple(step for step in run.steps if turn_of(step.key) > turns),
+        waits=tuple(wait for wait in run.waits if turn_of(wait.step) > turns),
+        deliveries=(),
+        moved=moved,
+    )
+    return replace(session, run=run, paged=Page(steps=leaving, waits=waits, deliveries=active(session).deliveries))

@@ -229,7 +229,8 @@ def stalled(run: Run) -> bool:
 def park(session: Session, now: datetime) -> Session:
     """The session let go because its run can do nothing before a wait is over; kept when one is over already, or when
     somebody is still to be told something."""
-    session = judge(replace(session, run=replace(active(session), parked=True)), now)
+    run = active(session)
+    session = judge(replace(session, run=replace(run, parked=bool(run.open))), now)
     if not active(session).parked or (session.outbox and not postponed(session, now)):
         return session
     return release(session)

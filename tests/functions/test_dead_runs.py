@@ -11,7 +11,7 @@ from shared.cli.embedded import TENANT
 from shared.codec import decode, encode
 from shared.domain import SessionKey
 from shared.sessions import dead
-from shared.sessions.document import Moved, Run, read
+from shared.sessions.document import Moved, Page, Run, read
 from shared.sessions.pages import page_path
 from shared.store import Archived
 from tests.functions.conftest import Stack, is_problem
@@ -123,7 +123,7 @@ async def long(stack: Stack) -> str:
     """The id of a session whose first run has its first turn in a page."""
     key = SessionKey(TENANT, await stack.say("Where is order 1042?"))
     run = await run_of(stack, key.session)
-    await stack.here.store.put(page_path(key, 1, 1), encode(run.steps[:2]))
+    await stack.here.store.put(page_path(key, 1, 1), encode(Page(steps=run.steps[:2])))
     stored = await stack.here.store.load(key)
     assert stored is not None
     assert stored.state is not None

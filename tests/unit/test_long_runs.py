@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 from shared.codec import encode
-from shared.domain import JsonObject, Message, ModelReply, Queueing, Texts
+from shared.domain import Delivery, JsonObject, Message, ModelReply, Queueing, Texts, ToolCall
 from shared.errors import SendUnknown
 from shared.sessions.arrivals import INPUT_BYTES
-from shared.sessions.document import Arrival, Run, Step, message_of
+from shared.sessions.document import Arrival, Run, Session, Step, Wait, message_of
+from shared.sessions.journal import condense, size
 from shared.sessions.outbox import RECEIPT_SECONDS, REPEATS
+from shared.sessions.pages import page_document, whole
 from shared.sessions.transcript import model_step, tool_step, transcript, turns_of
 from shared.tools import ToolContext
 from tests.clock import NOON, FakeClock
+from tests.fakes import FakeDocuments
 from tests.stage import PLAN, Crash, PointedStore, Stage, calls, message, says, tool
 
 Play = Callable[..., Stage]
@@ -85,6 +88,28 @@ def test_what_leaves_with_a_summary_is_every_turn_whole_however_many_messages_ca
     left = transcript(run, 23)
     assert [said.text for said in left if said.role == "contact"] == ["said after 3", "said after 7"]
     assert [said.text for said in left if said.role == "tool"] == ['{"turn":24}', '{"turn":25}']
+
+
+async def test_waits_and_deliveries_of_turns_that_leave_go_along_and_are_found_again() -> None:
+    run = long_run(4)
+    call = ToolCall(id="c", name="t", arguments={})
+    waits = tuple(
+        Wait(id=f"w{turn}", step=tool_step(turn, 0), call=call, until=NOON, sequence=100 + turn) for turn in range(1, 5)
+    )
+    asked = Delivery(id="1/approve-tool-1.0", text="May I?", status="sent")
+    run = replace(run, waits=waits, deliveries=(asked,))
+    session = Session(tenant="acme", id="5" * 32, connection="bot", conversation="1", run=run)
+    moved = condense(session, summary="In short", kept=0, turns=3)
+    assert moved.run is not None
+    assert ([wait.id for wait in moved.run.waits], moved.run.deliveries) == (["w4"], ())
+    assert size(moved.run) < size(run)
+    page = page_document(moved, NOON)
+    assert page is not None
+    documents = FakeDocuments()
+    await documents.put(page[0], page[1].body)
+    again = await whole(documents, session.key, moved.run)
+    assert again == replace(run, moved=again.moved)
+    assert again.moved.pages == 0
 
 
 async def test_a_blank_summary_takes_nothing_away(play: Play) -> None:
