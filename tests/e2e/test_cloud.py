@@ -193,6 +193,7 @@ async def test_run_agent_killed_in_mid_run_answers_once_and_takes_no_recorded_st
 async def test_every_line_of_every_function_is_json_with_its_context_and_says_nothing_private(cloud: Cloud) -> None:
     await cloud.write(105, "Where is order 1042?")
     await cloud.until(cloud.session(105), "text")
+    of_the_session = await said_of(cloud, cloud.session(105))
     assert (await cloud.request("callbacks", "/v1/callbacks/made.up")).status_code == 401
     made_up = {"Authorization": "Bearer rk_made_up"}
     assert (await cloud.request("api", "/v1/sessions", method="GET", headers=made_up)).status_code == 401
@@ -203,12 +204,23 @@ async def test_every_line_of_every_function_is_json_with_its_context_and_says_no
         assert all({"time", "severity", "message", "tenant", "session", "run", "step"} <= line.keys() for line in lines)
         for private in ("Where is", "Correos", BOT_TOKEN, MODEL_KEY, cloud.api_key, cloud.box.derive("callbacks")):
             assert private not in output
-    said = [json.loads(line) for name in ("ingest", "run_agent") for line in cloud.functions[name].output.splitlines()]
-    of_the_session = [line for line in said if line["session"] == cloud.session(105)]
     assert [(line["message"], line["tenant"], line["run"]) for line in of_the_session] == [
         ("message accepted", TENANT, ""),
         ("run finished", TENANT, "1"),
     ]
+
+
+async def said_of(cloud: Cloud, session: str) -> list[JsonObject]:
+    """What the functions that drive runs said of a session, once they have said that its run is over: they say it
+    after they have stored it."""
+    async with asyncio.timeout(10):
+        while True:
+            outputs = [cloud.functions[name].output.rpartition("\n")[0] for name in ("ingest", "run_agent")]
+            said = [json.loads(line) for output in outputs for line in output.splitlines()]
+            of_the_session = [line for line in said if line["session"] == session]
+            if any(line["message"] == "run finished" for line in of_the_session):
+                return of_the_session
+            await asyncio.sleep(0.02)
 
 
 async def test_messages_are_answered_while_the_database_is_stopped(cloud: Cloud) -> None:
