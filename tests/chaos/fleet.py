@@ -353,6 +353,13 @@ class Fleet:
                     "ackDeadlineSeconds": self.shape.ack_seconds,
                 }
                 (await http.put(f"{root}/subscriptions/{name}-push", json=subscription)).raise_for_status()
+        self._stack.push_async_callback(self._unsubscribe, [f"{root}/subscriptions/{name}-push" for name in names])
+
+    async def _unsubscribe(self, subscriptions: list[str]) -> None:
+        """What was left undone is pushed to nobody: the port is soon another's."""
+        async with httpx.AsyncClient(timeout=60) as http:
+            for subscription in subscriptions:
+                (await http.delete(subscription)).raise_for_status()
 
 
 async def _gone(worker: Worker) -> bool:

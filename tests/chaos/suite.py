@@ -46,7 +46,8 @@ async def baseline(fleet: Fleet, report: Report) -> None:
     chats = [str(901 + number) for number in range(BASELINE_TURNS)]
     for chat in chats:
         name = await fleet.contacts.say(chat, "k=2 t=1 e=keyed")
-        await fleet.world.until(lambda name=name: name in fleet.world.answered, QUIET_SECONDS)  # type: ignore[misc]
+        if not await fleet.world.until(lambda name=name: name in fleet.world.answered, QUIET_SECONDS):  # type: ignore[misc]
+            report.violate([("not_answered", f"{name} within {QUIET_SECONDS:g} s, with nothing wrong")])
     await asyncio.sleep(0.3)  # the last commit follows the reply
     fleet.ticking = True
     sessions = {fleet.contacts.key(chat).session for chat in chats}
