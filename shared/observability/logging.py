@@ -137,12 +137,13 @@ class LineFormatter(PlainFormatter):
 
 
 def _handler(settings: Settings) -> logging.Handler:
-    if settings.log_format == "json":
-        from shared.observability.google_cloud_logging import JsonHandler
-
-        return JsonHandler(settings.project)
     handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter())
+    if settings.log_format == "json":
+        from shared.observability.structured import JsonFormatter
+
+        handler.setFormatter(JsonFormatter(settings.project))
+    else:
+        handler.setFormatter(LineFormatter())
     return handler
 
 

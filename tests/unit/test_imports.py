@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = ("functions.ingest.main", "functions.run_agent.main", "functions.callbacks.main", "functions.api.main")
-GOOGLE = {"google.api_core", "google.cloud.firestore", "google.cloud.logging_v2", "google.pubsub_v1", "grpc"}
+GOOGLE = {"google.api_core", "google.cloud.firestore", "google.pubsub_v1", "grpc"}
 BUCKETS = {"fsspec", "gcsfs", "s3fs"}
 ON_FIRST_USE = GOOGLE | BUCKETS | {"litellm", "openai", "sqlalchemy", "alembic", "fastapi", "cryptography"}
 """What a cold start would notice."""
