@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 
-.PHONY: help setup page dev test check chaos fmt lock
+.PHONY: help setup page dev test check chaos bench fmt lock
 
 help: ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ check: setup page ## run all that a change must pass: format, lint, types, impor
 
 chaos: setup ## break the running system in every way and see that nothing is lost (docs/durability.md says how to choose)
 	$(BIN)/python -m tests.chaos $(SUITE) --seed $(or $(SEED),1) --size $(or $(SIZE),ci) $(if $(CHAOS_LOG),--log $(CHAOS_LOG))
+
+bench: setup ## measure what a conversation costs against others (docs/performance.md; FIGURES="turns cold" for some)
+	$(BIN)/python -m benchmarks $(FIGURES)
 
 fmt: setup ## put the code into its format
 	$(BIN)/ruff check --fix-only

@@ -223,9 +223,19 @@ class Postgres(Engine):
         process.send_signal(signal.SIGINT)  # "fast": do not wait for clients to leave
 
 
+def make_topic(pubsub_host: str, project: str, topic: str) -> None:
+    """Make it; what is published goes nowhere yet."""
+    _ask(f"http://{pubsub_host}/v1/projects/{project}/topics/{topic}", "PUT", {})
+
+
 def subscribe(pubsub_host: str, project: str, topic: str, endpoint: str) -> None:
     """Make the topic and an ordered subscription, `{topic}-push`, that pushes to the endpoint until `unsubscribe`."""
-    _ask(f"http://{pubsub_host}/v1/projects/{project}/topics/{topic}", "PUT", {})
+    make_topic(pubsub_host, project, topic)
+    push(pubsub_host, project, topic, endpoint)
+
+
+def push(pubsub_host: str, project: str, topic: str, endpoint: str) -> None:
+    """As `subscribe`, of a topic that is there."""
     subscription = {
         "topic": f"projects/{project}/topics/{topic}",
         "pushConfig": {"pushEndpoint": endpoint},

@@ -1,0 +1,141 @@
+"""What no machine changes: Firestore's operations of a turn, and how what a run costs grows with the runs before it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Figure
+from shared.domain import Effect, ModelReply, ModelRequest
+from shared.store.firestore import FirestoreStore
+from shared.store.sqlite import SqliteStore
+from tests.house import House, Model, asks, says
+from tests.stage import PLAN, tool
+
+CALLS, TOOLS = 2, 1
+"""Of the model, and of tools, a turn."""
+TURNS = 10
+RUNS = 1_000
+WINDOW = 20
+"""Runs that a figure of growth is the mean or the least of."""
+QUESTION, ANSWER = "x" * 1_500, "y" * 3_000
+"""So long that the conversation which a model is given is full by the tenth run."""
+
+
+class CountedFirestore(FirestoreStore):
+    """Counts what the client asks of Firestore: `writes` and `reads`, as they are billed."""
+
+    def __init__(self, project: str) -> None:
+        super().__init__(project)
+        self.counts: Counter[str] = Counter()
+
+    @cached_property
+    def _client(self) -> Any:
+        client: Any = super()._client
+        client._firestore_api_internal = _Counting(client._firestore_api, self.counts)  # noqa: SLF001  no public way
+        return client
+
+
+class _Counting:
+    def __init__(self, api: Any, counts: Counter[str]) -> None:
+        self._api = api
+        self._counts = counts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
+
+    async def commit(self, request: dict[str, Any], **more: Any) -> Any:
+        self._counts["writes"] += len(request["writes"])
+        return await self._api.commit(request=request, **more)
+
+    async def batch_get_documents(self, request: dict[str, Any], **more: Any) -> Any:
+        self._counts["reads"] += len(request["documents"])
+        return await self._api.batch_get_documents(request=request, **more)
+
+
+def _script(request: ModelRequest) -> ModelReply:
+    return says("It is on its way.") if request.messages[-1].role == "tool" else asks("lookup_order")
+
+
+async def operations(project: str, folder: Path) -> list[Figure]:
+    """Writes and reads of a turn whose tool may be repeated with its key, and of one whose tool changes nothing."""
+    found = []
+    for effect, writes in (("keyed", CALLS + TOOLS + 4), ("pure", CALLS + 4)):
+        counted = await _turns(project, folder, effect)  # type: ignore[arg-type]  # both are effects
+        found += [
+            Figure(
+                figure=f"Firestore writes per turn, {CALLS} model calls, {TOOLS} tool call ({effect})",
+                value=counted["writes"] / TURNS,
+                unit="writes",
+                ceiling=writes,
+            ),
+            Figure(
+                figure=f"Firestore reads per turn ({effect})", value=counted["reads"] / TURNS, unit="reads", ceiling=1
+            ),
+        ]
+    return found
+
+
+async def _turns(project: str, folder: Path, effect: Effect) -> Counter[str]:
+    store = CountedFirestore(project)
+    plan = replace(PLAN, agent=effect, tools=(tool("lookup_order", effect),))
+    total: Counter[str] = Counter()
+    for number in range(TURNS):
+        house = House(store, folder / f"blobs-{effect}-{number}", plan, Model(_script))
+        house.key = replace(house.key, session=f"{number:032x}", tenant=f"bench-{effect}")
+        before = Counter(store.counts)
+        await house.say(1, "Where is my order?")
+        await house.drive()
+        total += store.counts - before
+        total["reads"] -= 1  # `drive` reads what it gives back
+    await store.aclose()
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    cpu: float
+    bytes: int
+    operations: int
+
+
+async def growth(folder: Path) -> list[Figure]:
+    """Of the embedded store: operations, bytes written and processor time of a run, late in a session and early."""
+    store = SqliteStore(folder / "growth.db")
+    house = House(store, folder / "blobs-growth", replace(PLAN, tools=()), Model(lambda _: says(ANSWER)))
+    costs = [await _run(house, number) for number in range(1, RUNS + WINDOW // 2 + 1)]
+    await store.aclose()
+    early, late = costs[10 : 10 + WINDOW], costs[-WINDOW:]
+    figures = [
+        ("operations", "operations", _mean([c.operations for c in early]), _mean([c.operations for c in late])),
+        ("bytes", "KB", _mean([c.bytes for c in early]) / 1e3, _mean([c.bytes for c in late]) / 1e3),
+        ("CPU", "ms", min(c.cpu for c in early) * 1e3, min(c.cpu for c in late) * 1e3),
+    ]
+    return [
+        Figure(
+            figure=f"growth, {name} of run {RUNS:,}",
+            value=last,
+            unit=unit,
+            against=f"run 10: {first:.3g} {unit}",
+            ratio=last / first,
+            ceiling=1.1,
+        )
+        for name, unit, first, last in figures
+    ]
+
+
+async def _run(house: House, number: int) -> _Cost:
+    calls, size, began = house.store.calls.total(), house.store.bytes, time.process_time()
+    await house.say(number, QUESTION)
+    await house.drive()
+    house.clock.advance(60)
+    return _Cost(time.process_time() - began, house.store.bytes - size, house.store.calls.total() - calls)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,36 @@
+"""What is measured, how it is told, and what it may cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One row of the table."""
+
+    figure: str
+    value: float
+    unit: str
+    against: str = ""
+    """What it is compared with, measured in the same run."""
+    ratio: float | None = None
+    """Of ours to that: smaller is better."""
+    ceiling: float | None = None
+    """What the ratio, or the value where there is none, may not pass."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is below its ceiling."""
+        measured = self.value if self.ratio is None else self.ratio
+        return self.ceiling is None or measured <= self.ceiling
+
+    def line(self) -> str:
+        """One line of JSON."""
+        rounded = {name: _rounded(value) for name, value in asdict(self).items()}
+        return json.dumps(rounded)
+
+
+def _rounded(value: object) -> object:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
