@@ -9,18 +9,18 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from benchmarks import cloud_turns, cold_start, counts, page, turns
+from benchmarks import cloud_turns, cold_start, concurrency, counts, first_text, leak, page, turns
 from benchmarks.figures import Figure
 from benchmarks.processes import model, others, running
 from benchmarks.project import Telegram, project
 from tests.chaos.http import Reply, Request, serving
 from tests.engines import free_port
 
-GROUPS = ("cold", "turns", "cloud", "counts", "growth")
+GROUPS = ("cold", "turns", "cloud", "counts", "growth", "concurrency", "leak", "text")
 
 
 async def main(names: list[str]) -> int:
@@ -32,18 +32,24 @@ async def main(names: list[str]) -> int:
         command, url = model(free_port())
         stack.enter_context(running(command, url, {}, folder, cores=others()))
         telegram, address = await stack.enter_async_context(_telegram())
-        if "turns" in names:
-            _tell(found, await turns.figures(url, folder))
-        if "growth" in names:
-            _tell(found, await counts.growth(folder))
-        if {"cold", "cloud", "counts"} & set(names):
+        alone: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
+            "turns": lambda: turns.figures(url, folder),
+            "growth": lambda: counts.growth(folder),
+            "text": lambda: first_text.figures(folder),
+            "leak": lambda: leak.figures(url, folder),
+        }
+        for name in filter(alone.__contains__, names):
+            _tell(found, await alone[name]())
+        if set(names) - alone.keys():
             here = await stack.enter_async_context(project(folder, url, address))
-            if "cold" in names:
-                _tell(found, await cold_start.figures(here))
-            if "cloud" in names:
-                _tell(found, await cloud_turns.figures(here, telegram, url))
-            if "counts" in names:
-                _tell(found, await counts.operations(here.name, folder))
+            together: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
+                "cold": lambda: cold_start.figures(here),
+                "cloud": lambda: cloud_turns.figures(here, telegram, url),
+                "counts": lambda: counts.operations(here.name, folder),
+                "concurrency": lambda: concurrency.figures(here, telegram),
+            }
+            for name in filter(together.__contains__, names):
+                _tell(found, await together[name]())
     if set(names) == set(GROUPS):
         page.write(found)
     return 0 if all(figure.kept for figure in found) else 1
@@ -54,7 +60,7 @@ async def _telegram() -> AsyncIterator[tuple[Telegram, str]]:
     telegram = Telegram()
 
     async def handle(request: Request) -> Reply:
-        return Reply(200, json.dumps(await telegram.answer(request.path, request.body)).encode())
+        return Reply(200, json.dumps(telegram.answer(request.path, request.body)).encode())
 
     async with serving(handle) as address:
         yield telegram, address

@@ -8,10 +8,10 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -62,6 +62,10 @@ class Project:
         """Path and headers of the bot's webhook."""
         return f"/telegram/{CONNECTION}", {SECRET_HEADER: secret_for(self.box, CONNECTION)}
 
+    def with_model(self, url: str) -> Project:
+        """The same project, its functions asking another model."""
+        return replace(self, environment={**self.environment, **model_environment(url)})
+
     @contextmanager
     def pushed_to(self, topic: str, endpoint: str) -> Iterator[None]:
         """Pub/Sub pushes the topic's messages there until the end of the block."""
@@ -90,26 +94,21 @@ class Telegram:
     """A Bot API that takes everything, and remembers to whom it was sent."""
 
     def __init__(self) -> None:
-        self.sent: Counter[str] = Counter()
-        """Messages by chat."""
-        self._changed = asyncio.Event()
+        self._sent: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._numbers = count(1)
 
-    async def answer(self, path: str, body: bytes) -> dict[str, object]:
+    def answer(self, path: str, body: bytes) -> dict[str, object]:
         """What the Bot API answers a call."""
         if not path.endswith("/sendMessage"):
             return {"ok": True, "result": True}
-        chat = str(json.loads(body)["chat_id"])
-        self.sent[chat] += 1
-        self._changed.set()
-        return {"ok": True, "result": {"message_id": next(self._numbers), "date": 1, "chat": {"id": int(chat)}}}
+        chat = int(json.loads(body)["chat_id"])
+        self._sent[chat].set()
+        return {"ok": True, "result": {"message_id": next(self._numbers), "date": 1, "chat": {"id": chat}}}
 
-    async def until(self, chat: int, messages: int = 1, seconds: float = 60.0) -> None:
-        """Return once the chat has so many."""
+    async def until(self, chat: int, seconds: float = 120.0) -> None:
+        """Return once something was sent to the chat."""
         async with asyncio.timeout(seconds):
-            while self.sent[str(chat)] < messages:
-                self._changed.clear()
-                await self._changed.wait()
+            await self._sent[chat].wait()
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -27,6 +27,9 @@ class Serving:
 
     servers: tuple[Server, ...]
     turn: Turn
+    url: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What a caller of ours sends along."""
 
     def used(self) -> Used:
         """By all of its processes together."""
@@ -70,7 +73,7 @@ def embedded(model: str, folder: Path, more: Mapping[str, str] | None = None) ->
             assert told["text"] == ANSWER, told
             assert len(told["steps"]) == 3, told
 
-        yield Serving((server,), turn)
+        yield Serving((server,), turn, url, headers)
 
 
 @contextmanager
