@@ -13,9 +13,11 @@ export function useFollowing(content: unknown): {
   const end = useRef(true);
   const [following, setFollowing] = useState(true);
   const toLatest = () => {
+    const element = scroller.current;
+    if (!element) return; // what changes the content may take the element away as well: signing out
     end.current = true;
     setFollowing(true);
-    scroller.current!.scrollTop = scroller.current!.scrollHeight;
+    element.scrollTop = element.scrollHeight;
   };
 
   useEffect(() => {
