@@ -1,37 +1,39 @@
 """Frozen values to JSON bytes and back: the one way in which anything of ours is stored or sent.
 
-Reading validates (pydantic); fields that a newer version added take their defaults, fields that it dropped are
-ignored, so a document of an older or a newer release can be read.
+By msgspec, which reads and writes plain dataclasses in a third of the time that pydantic takes, and needs no schema to
+be built at a cold start. Reading validates; fields that a newer version added take their defaults, fields that it
+dropped are ignored, so a document of an older or a newer release can be read.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, TypeVar, cast
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+import msgspec
 
+DecodeError = msgspec.DecodeError
+"""Bytes that do not fit a shape."""
 Value = TypeVar("Value")
-_adapters: dict[object, TypeAdapter[Any]] = {}
+_encoder = msgspec.json.Encoder()
 
 
-def _adapter(shape: type[Value]) -> TypeAdapter[Value]:
-    if shape not in _adapters:
-        from pydantic import TypeAdapter  # building a schema takes milliseconds: on first use, never at import
-
-        _adapters[shape] = TypeAdapter(shape)
-    return _adapters[shape]
+@cache
+def _decoder(shape: Hashable) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(cast("Any", shape))
 
 
 def encode(value: object) -> bytes:
     """The value as compact JSON; fields in the order of their definition, so equal values give equal bytes."""
-    return _adapter(type(value)).dump_json(value)
+    return _encoder.encode(value)
 
 
 def decode(shape: type[Value], body: bytes | str) -> Value:
-    """The value that was encoded. Raises `pydantic.ValidationError` when the bytes do not fit the shape."""
-    return _adapter(shape).validate_json(body)
+    """The value that was encoded. Raises `DecodeError` when the bytes do not fit the shape."""
+    value: Value = _decoder(cast("Hashable", shape)).decode(body)
+    return value
 
 
 def fingerprint(value: object) -> str:

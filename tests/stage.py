@@ -297,7 +297,7 @@ PLAN = ExecutionPlan(
     instructions="Be kind.",
     models=(MODEL,),
     tools=(tool("lookup_order", "pure"), tool("refund_order", "once")),
-    queueing=Queueing(debounce_seconds=0),
+    queueing=Queueing(debounce_seconds=0.0),
 )
 ASKING = replace(PLAN, rules=(Rule(tool="refund_order", decision="ask", approvers=("contact",)),))
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import AliasChoices, Base64Bytes, BaseModel, Field, ValidationError
 
-from shared.codec import decode
+from shared.codec import DecodeError, decode
 from shared.domain import Receipt, Result, SessionKey, Wake
 from shared.errors import BadRequest
 
@@ -59,6 +59,8 @@ def _data(shape: type[Value], body: bytes, what: str) -> Value:
         return decode(shape, _DataEnvelope.model_validate_json(body).message.data)
     except ValidationError as error:
         raise _refusal(error, what) from None
+    except DecodeError as error:
+        raise BadRequest(f"not a Pub/Sub push: body: {error}; send the wrapped envelope of {what}") from None
 
 
 def _refusal(error: ValidationError, what: str) -> BadRequest:

@@ -22,7 +22,7 @@ TURNS = 20
 CALLS = 7_000
 """Of Python functions in the event loop, for a turn of two model calls and one tool call: 6,200 in November 2026."""
 MODULES = {"ingest": 1_000, "callbacks": 1_050, "run_agent": 1_075, "api": 990}
-"""Imported once a function has its store, bus and keys: 951, 1,002, 1,024 and 942 in November 2026."""
+"""Imported once a function has its store, bus and keys: 963, 1,014, 1,036 and 954 in November 2026."""
 _STARTED = """
 import asyncio, sys, functions.{name}.main
 from shared.wiring import begin, parts

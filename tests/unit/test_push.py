@@ -77,10 +77,10 @@ def test_the_data_of_an_envelope_is_a_result() -> None:
         (envelope(messageId="1"), "message.data"),
         (envelope(data="x"), "message.data"),
         (envelope(data=base64.b64encode(b"sesame").decode()), "body"),
-        (envelope(data=base64.b64encode(b"{}").decode()), "key"),
+        (envelope(data=base64.b64encode(b"{}").decode()), "body: [^:]+`key`"),
     ],
 )
 def test_anything_else_is_no_receipt(body: bytes, field: str) -> None:
-    with pytest.raises(BadRequest, match=rf"^not a Pub/Sub push: {field}: ") as refused:
+    with pytest.raises(BadRequest, match=rf"^not a Pub/Sub push: {field}[:;] ") as refused:
         parse_receipt(body)
     assert "sesame" not in str(refused.value)
