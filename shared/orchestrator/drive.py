@@ -90,8 +90,7 @@ class Driver:
                     # Who took over answers for the session now, and the tick if that one dies. Were the wake brought
                     # again, it would take over in its turn, and no long step would ever come to its end.
                     logger.info("fenced", extra={"fields": {"reason": str(error)}})
-                    await actor.load()
-                    await actor.show()  # partial text of this attempt may have come after the other's last commit
+                    await actor.show_anew()  # partial text of this attempt may have come after the other's last commit
             return actor.session
 
     async def _plan(self, connection: Connection) -> ExecutionPlan:

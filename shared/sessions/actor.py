@@ -122,6 +122,20 @@ class Actor:
         for path, body in shown.items():
             await self._store.put(path, body)
 
+    async def show_anew(self) -> None:
+        """Write the views as the store's document says, after an attempt whose partial text may have come too late.
+
+        Whoever holds the session by now may commit at any time: what was written over that is written again. Two reads
+        and a write, if nobody did. Raises `StoreDown`.
+        """
+        for _ in range(ATTEMPTS):
+            await self.load()
+            version = self._version
+            await self.show()
+            await self._read()
+            if self._version == version:
+                return
+
     async def load(self) -> bool:
         """Read the document; False when there is none. One read."""
         await self._read()

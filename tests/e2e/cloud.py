@@ -120,13 +120,14 @@ class Cloud:
                     seen.append(event)
                     if event.kind == kind:
                         if kind == "text":
-                            await self._over(client, session)
+                            await _is(client, session, "idle")
                         return seen
         raise AssertionError(f"the stream of session {session} ended after {seen}")
 
-    async def _over(self, client: Client, session: str) -> None:
-        while (await client.get(f"/v1/sessions/{session}") or {})["status"] != "idle":  # noqa: ASYNC110  over HTTP
-            await asyncio.sleep(0.02)
+    async def until_it_waits(self, session: str) -> None:
+        """Return once nobody holds the session any more, whose question the contact may have seen before."""
+        async with self.operator() as client, asyncio.timeout(PATIENCE_SECONDS):
+            await _is(client, session, "waiting")
 
     async def run(self, session: str, number: int = 1) -> JsonObject:
         """The finished run, from the archive."""
@@ -134,6 +135,11 @@ class Cloud:
             run = await client.get(f"/v1/sessions/{session}/runs/{number}")
         assert run is not None
         return run
+
+
+async def _is(client: Client, session: str, status: str) -> None:
+    while (await client.get(f"/v1/sessions/{session}") or {})["status"] != status:  # noqa: ASYNC110  over HTTP
+        await asyncio.sleep(0.02)
 
 
 def new_project() -> str:

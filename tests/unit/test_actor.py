@@ -1,7 +1,8 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from shared.errors import Conflict, Fenced, NotFound, StoreDown
 from shared.sessions.actor import Actor, Pace
 from shared.sessions.document import Run, Session, Step, pending
 from shared.sessions.journal import record
-from shared.sessions.transitions import Work, mark, release, respond
+from shared.sessions.projection import contact_view
+from shared.sessions.transitions import Work, finish, mark, release, respond
 from shared.store.sqlite import SqliteStore
 from tests.clock import NOON, FakeClock
 from tests.fakes import FakeFiles
@@ -38,6 +40,13 @@ class UnsteadyStore(SqliteStore):
         self.waits = asyncio.Event()
         self.after: list[Entry] = []
         """Messages that come in right after the next commit."""
+        self.before_put: list[Callable[[], Awaitable[None]]] = []
+        """What others do right before a document is put."""
+
+    async def put(self, path: str, body: bytes, expires_at: datetime | None = None) -> None:
+        while self.before_put:
+            await self.before_put.pop()()
+        await super().put(path, body, expires_at)
 
     async def until(self, happened: Callable[[], bool]) -> None:
         """Return once the commits so far have made that so."""
@@ -81,9 +90,9 @@ async def put(store: SqliteStore, entry: Entry) -> None:
     await store.append(KEY, {entry.id: pending(entry)}, NOON)
 
 
-async def claimed(store: SqliteStore, clock: FakeClock, pace: Pace = PACE, wake: str = "w") -> Actor:
+async def claimed(store: SqliteStore, clock: FakeClock, pace: Pace = PACE, wake: str = "w", viewer: str = "") -> Actor:
     """An actor that holds the session, in a run for message 1 (unless there is one)."""
-    await put(store, message(1))
+    await put(store, replace(message(1), viewer=viewer))
     actor = await loaded(store, clock, pace)
     assert await claim(actor, wake) is Work.READY
     return actor
@@ -187,6 +196,21 @@ async def test_a_second_holder_fences_the_first_which_writes_nothing_more(
     await second.commit(step("theirs"))
     assert steps(await stored_run(store, clock)) == ["theirs"]
     assert second.session.epoch == 2
+
+
+async def test_a_view_written_by_who_was_fenced_ends_as_the_session_is(store: UnsteadyStore, clock: FakeClock) -> None:
+    first = await claimed(store, clock, viewer="ana")
+    second = await claimed(store, clock, viewer="ana")
+    path = contact_view(KEY.tenant, "ana", KEY.session)
+
+    async def end() -> None:  # between what the first read and what it writes
+        await second.commit(REPLY)
+        await second.commit(lambda session: release(finish(replace(session, outbox=()), clock.now())))
+
+    store.before_put = [end]
+    await first.show_anew()
+    view = json.loads(await store.get(path) or b"")
+    assert (view["status"], view["sequence"]) == ("idle", second.session.sequence)
 
 
 async def test_another_wake_finds_a_live_lease_held(store: UnsteadyStore, clock: FakeClock) -> None:

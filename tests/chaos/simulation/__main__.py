@@ -21,7 +21,7 @@ from tests.chaos.simulation.stories import STORIES, pairs, singles, told
 
 CHUNK = 50
 STORIES_TOLD = 5
-"""Of the violations, so many are told."""
+"""Of the violations of a kind, so many are told."""
 
 
 def main() -> int:
@@ -117,12 +117,17 @@ class _Total:
     def add(self, outcomes: Iterable[Named]) -> None:
         for name, outcome in outcomes:
             self._violations.update(kind for kind, _ in outcome.violations)
-            if outcome.violations:
-                self._failed.append((name, outcome.violations[0]))
+            self._failed += [(name, violation) for violation in outcome.violations]
             for field in ("turns", "faults", "duplicate_sends", "wasted_model_calls", "writes", "reads"):
                 self._sums[field] += getattr(outcome, field)
             self._sums["outcomes"] += 1
             self._recoveries += outcome.recoveries
+
+    def _told(self) -> Iterator[tuple[str, tuple[str, str]]]:
+        """The first few violations of each kind."""
+        for kind in self._violations:
+            of_kind = (failed for failed in self._failed if failed[1][0] == kind)
+            yield from islice(of_kind, STORIES_TOLD)
 
     def report(self) -> int:
         """The line of JSON, and how to see again what failed."""
@@ -143,7 +148,7 @@ class _Total:
             "control": control,
         }
         print(json.dumps(line))  # noqa: T201  what was asked for
-        for name, (kind, story) in () if control else islice(self._failed, STORIES_TOLD):
+        for name, (kind, story) in () if control else self._told():
             again = f"python -m tests.chaos.simulation {name} --verbose"
             print(f"{kind}: {story}\n    again: {again}", file=sys.stderr)  # noqa: T201
         return int(bool(self._failed) != control)

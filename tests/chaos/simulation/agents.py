@@ -26,7 +26,9 @@ ANA, MAX = Contact(id="7", name="Ana"), Contact(id="66", name="Max")
 """Who writes, and somebody who may not decide anything."""
 TICK_SECONDS = 60.0
 QUIET_TICKS = 90
-"""So many minutes after the last fault nothing may be left to do."""
+"""So many minutes in a row without a write, after the last fault, mean that nothing more will be done."""
+MOST_TICKS = 1_800
+"""And so many in all that it will never end."""
 APPROVAL_SECONDS = 240
 SAID = {"poison": POISON, "long": "long " * 600}
 """What else is said than a greeting."""

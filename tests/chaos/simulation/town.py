@@ -37,6 +37,7 @@ from tests.chaos.simulation.agents import (
     ANA,
     BURST,
     MAX,
+    MOST_TICKS,
     PACE,
     PATIENCE_SECONDS,
     QUIET_TICKS,
@@ -95,11 +96,14 @@ class Town:
         self.faults.over = True
         for process in (*self.processes, *self.doors):
             process.paused_until = 0.0
-        for _ in range(QUIET_TICKS):
-            if self.quiet():
+        still, writes = 0, self.history.writes
+        for _ in range(MOST_TICKS):
+            if self.quiet() or still == QUIET_TICKS:
                 break
             await asyncio.sleep(TICK_SECONDS)
-        else:
+            still = still + 1 if self.history.writes == writes else 0
+            writes = self.history.writes
+        if not self.quiet():
             self.history.wrong("stuck", self._left())
         ticking.cancel()
         return self.history
