@@ -46,7 +46,11 @@ class Outbox:
         What the channel does not take for now stays, and everything behind it, with the time of the next try.
         """
         while self.actor.session.outbox and not postponed(self.actor.session, self.clock.now()):
-            head = await self._ready(self.actor.session.outbox[0])
+            head = self.actor.session.outbox[0]
+            if head.status == "pending":  # a commit marks it, or takes it away with what it would have answered
+                await self.actor.commit()
+                continue
+            head = await self._ready(head)
             done = await self.actor.keep(self._send(head)) if head.status == "sending" else head
             if done.not_before is not None:
                 await self.actor.commit(partial(put_off, delivery=done))
@@ -58,9 +62,6 @@ class Outbox:
     async def _ready(self, head: Delivery) -> Delivery:
         """The delivery, stored as being sent by this attempt; or as unknown, while its receipt is waited for."""
         epoch = self.actor.session.epoch
-        if head.status == "pending":
-            await self.actor.commit()  # which marks it
-            return self.actor.session.outbox[0]
         if head.status == "sending" and head.epoch == epoch and head.not_before is None:
             return head
         if head.not_before is None and self.channel.resend == "receipt" and not _is_settling(head):
