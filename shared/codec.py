@@ -8,32 +8,23 @@ dropped are ignored, so a document of an older or a newer release can be read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
-from functools import cache
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import msgspec
 
 DecodeError = msgspec.DecodeError
 """Bytes that do not fit a shape."""
 Value = TypeVar("Value")
-_encoder = msgspec.json.Encoder()
-
-
-@cache
-def _decoder(shape: Hashable) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(cast("Any", shape))
 
 
 def encode(value: object) -> bytes:
     """The value as compact JSON; fields in the order of their definition, so equal values give equal bytes."""
-    return _encoder.encode(value)
+    return msgspec.json.encode(value)
 
 
 def decode(shape: type[Value], body: bytes | str) -> Value:
     """The value that was encoded. Raises `DecodeError` when the bytes do not fit the shape."""
-    value: Value = _decoder(cast("Hashable", shape)).decode(body)
-    return value
+    return msgspec.json.decode(body, type=shape)
 
 
 def fingerprint(value: object) -> str:

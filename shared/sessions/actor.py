@@ -128,11 +128,11 @@ class Actor:
         Whoever holds the session by now may commit at any time: what was written over that is written again. Two reads
         and a write, if nobody did. Raises `StoreDown`.
         """
+        await self.load()
         for _ in range(ATTEMPTS):
-            await self.load()
             version = self._version
             await self.show()
-            await self._read()
+            await self.load()
             if self._version == version:
                 return
 
