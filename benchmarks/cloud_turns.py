@@ -9,7 +9,7 @@ from statistics import median
 import aiohttp
 
 from benchmarks import servers
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, compared
 from benchmarks.load import load
 from benchmarks.project import Project, Telegram
 from benchmarks.servers import Serving
@@ -26,16 +26,10 @@ async def figures(project: Project, telegram: Telegram, model: str) -> list[Figu
         ours.append(await _functions(project, telegram, 1_000_000 * (number + 1)))
         with servers.agno(model, project.folder) as agno:
             theirs.append((await load(agno, TURNS, AT_ONCE)).cpu_ms)
-    return [
-        Figure(
-            figure=f"CPU per turn, Firestore and Pub/Sub emulators, {AT_ONCE} at a time",
-            value=median(ours),
-            unit="ms",
-            against=f"{servers.name_of('agno')} served: {median(theirs):.2f} ms",
-            ratio=median(one / other for one, other in zip(ours, theirs, strict=True)),
-            ceiling=1.75,
-        )
-    ]
+    ratio = median(one / other for one, other in zip(ours, theirs, strict=True))
+    name = f"CPU per turn, Firestore and Pub/Sub emulators, {AT_ONCE} at a time"
+    against = f"{servers.name_of('agno')} served"
+    return [compared(name, "ms", median(ours), median(theirs), against, 1.75, ratio=ratio)]
 
 
 async def _functions(project: Project, telegram: Telegram, first_chat: int) -> float:

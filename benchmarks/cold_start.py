@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import model
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, compared
 from benchmarks.processes import MEASURED, ROOT, begin
-from benchmarks.project import Project, first_answer, function
+from benchmarks.project import Project, first_answer, function, source
 from shared.auth import callback_token
-from shared.config.demo import CONNECTION, TENANT
-from shared.domain import SessionKey, digest, session_key
+from shared.config.demo import TENANT
+from shared.domain import SessionKey, digest
 from shared.sessions.waits import outside_wait
 from tests.chaos.http import Reply, Request, serving
 from tests.engines import free_port
@@ -48,8 +48,8 @@ async def figures(project: Project) -> list[Figure]:
     kinds = _kinds(project)
     starts: dict[str, list[Start]] = {name: [] for name in kinds}
     for number in range(STARTS + 1):
-        for name, (source, first) in kinds.items():
-            start = await _start(project, name, source, first)
+        for name, (path, first) in kinds.items():
+            start = await _start(project, name, path, first)
             starts[name] += [start] if number else []  # the first one compiles, and fills the system's caches
     hello = starts["hello"]
     return [
@@ -76,38 +76,20 @@ def _kinds(project: Project) -> dict[str, tuple[Path, First]]:
     return {
         "hello": (HELLO / "main.py", _answered("/")),
         "bare": (HELLO / "bare.py", _answered("/")),
-        "ingest": (_source("ingest"), message),
-        "callbacks": (_source("callbacks"), _answered(f"/v1/callbacks/{token}", (202, 410))),
-        "api": (_source("api"), _answered("/v1/sessions", (200,), operator, "GET")),
+        "ingest": (source("ingest"), message),
+        "callbacks": (source("callbacks"), _answered(f"/v1/callbacks/{token}", (202, 410))),
+        "api": (source("api"), _answered("/v1/sessions", (200,), operator, "GET")),
     }
 
 
 def _memory(name: str, starts: list[Start], others: list[Start]) -> Figure:
     value, other = (median(start.memory for start in some) for some in (starts, others))
-    return Figure(
-        figure=f"memory, {name}",
-        value=value,
-        unit="MB",
-        against=f"hello-world: {other:.0f} MB",
-        ratio=value / other,
-        ceiling=2.5,
-    )
+    return compared(f"memory, {name}", "MB", value, other, "hello-world", 2.5)
 
 
 def _cold(name: str, starts: list[Start], others: list[Start], against: str, ceiling: float | None) -> Figure:
-    value, other = median(s.seconds for s in starts), median(s.seconds for s in others)
-    return Figure(
-        figure=f"cold start, {name}",
-        value=value,
-        unit="s",
-        against=f"{against}: {other:.3f} s",
-        ratio=value / other,
-        ceiling=ceiling,
-    )
-
-
-def _source(name: str) -> Path:
-    return ROOT / f"functions/{name}/main.py"
+    value, other = (median(start.seconds for start in some) for some in (starts, others))
+    return compared(f"cold start, {name}", "s", value, other, against, ceiling)
 
 
 def _answered(
@@ -126,13 +108,11 @@ async def _post(url: str, body: object, headers: Mapping[str, str]) -> None:
     assert b'"accepted"' in said, said[:300]
 
 
-async def _start(
-    project: Project, name: str, source: Path, first: First, more: Mapping[str, str] | None = None
-) -> Start:
+async def _start(project: Project, name: str, path: Path, first: First, more: Mapping[str, str] | None = None) -> Start:
     port = free_port()
     begun = time.monotonic()
     environment = {**project.environment, **(more or {})}
-    server = begin(function(name, source, port), environment, project.folder, cores=[MEASURED])
+    server = begin(function(name, path, port), environment, project.folder, cores=[MEASURED])
     try:
         await first(f"http://127.0.0.1:{port}")
         return Start(time.monotonic() - begun, server.used().memory)
@@ -165,10 +145,10 @@ async def _woken(project: Project, address: str, chat: int, asked: asyncio.Event
         await _post(f"{url}{path}", project.update(chat), headers)
     port = free_port()
     begun = time.monotonic()
-    environment = {**project.environment, "OPENAI_BASE_URL": f"{address}/v1", "OPENAI_API_BASE": f"{address}/v1"}
-    server = begin(function("run_agent", _source("run_agent"), port), environment, project.folder, cores=[MEASURED])
+    environment = project.with_model(f"{address}/").environment
+    server = begin(function("run_agent", source("run_agent"), port), environment, project.folder, cores=[MEASURED])
     try:
-        push = asyncio.create_task(first_answer(f"http://127.0.0.1:{port}/wakes", _push(project, chat), {}))
+        push = asyncio.create_task(first_answer(f"http://127.0.0.1:{port}/wakes", project.wake(chat), {}))
         async with asyncio.timeout(60):
             await asked.wait()
         found = Start(time.monotonic() - begun, server.used().memory)
@@ -176,10 +156,3 @@ async def _woken(project: Project, address: str, chat: int, asked: asyncio.Event
         return found
     finally:
         server.stop()
-
-
-def _push(project: Project, chat: int) -> dict[str, object]:
-    key = session_key(TENANT, CONNECTION, str(chat))
-    attributes = {"tenant": key.tenant, "session": key.session}
-    message = {"messageId": str(chat), "attributes": attributes, "orderingKey": key.session}
-    return {"message": message, "subscription": f"projects/{project.name}/subscriptions/wakes-push"}

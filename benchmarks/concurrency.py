@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from itertools import count
 
 import aiohttp
 
@@ -12,8 +11,6 @@ from benchmarks.figures import Figure
 from benchmarks.processes import model as model_command
 from benchmarks.processes import others, running
 from benchmarks.project import Project, Telegram
-from shared.config.demo import CONNECTION, TENANT
-from shared.domain import session_key
 from tests.engines import free_port
 
 SESSIONS = 1_000
@@ -66,16 +63,12 @@ async def _say(project: Project, chats: list[int]) -> None:
 
 async def _woken(project: Project, telegram: Telegram, url: str, chats: list[int]) -> list[float]:
     """Seconds from the first wake to each reply."""
-    numbers = count(1)
     begun = time.monotonic()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(300)) as http:
 
         async def wake(chat: int) -> float:
-            key = session_key(TENANT, CONNECTION, str(chat))
-            attributes = {"tenant": key.tenant, "session": key.session}
-            message = {"messageId": f"c{next(numbers)}", "attributes": attributes, "orderingKey": key.session}
-            async with http.post(f"{url}/wakes", json={"message": message, "subscription": project.name}) as answer:
+            async with http.post(f"{url}/wakes", json=project.wake(chat)) as answer:
                 assert answer.status == 204, await answer.text()
             await telegram.until(chat)
             return time.monotonic() - begun

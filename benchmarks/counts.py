@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Figure
-from shared.domain import Effect, ModelReply, ModelRequest
+from benchmarks.figures import Figure, compared
+from shared.domain import Effect, Wake
 from shared.store.firestore import FirestoreStore
 from shared.store.sqlite import SqliteStore
-from tests.house import House, Model, asks, says
+from tests.house import House, Model, looks_up, says
 from tests.stage import PLAN, tool
 
 CALLS, TOOLS = 2, 1
@@ -58,15 +58,12 @@ class _Counting:
         return await self._api.batch_get_documents(request=request, **more)
 
 
-def _script(request: ModelRequest) -> ModelReply:
-    return says("It is on its way.") if request.messages[-1].role == "tool" else asks("lookup_order")
-
-
 async def operations(project: str, folder: Path) -> list[Figure]:
     """Writes and reads of a turn whose tool may be repeated with its key, and of one whose tool changes nothing."""
     found = []
-    for effect, writes in (("keyed", CALLS + TOOLS + 4), ("pure", CALLS + 4)):
-        counted = await _turns(project, folder, effect)  # type: ignore[arg-type]  # both are effects
+    ceilings: dict[Effect, int] = {"keyed": CALLS + TOOLS + 4, "pure": CALLS + 4}
+    for effect, writes in ceilings.items():
+        counted = await _turns(project, folder, effect)
         found += [
             Figure(
                 figure=f"Firestore writes per turn, {CALLS} model calls, {TOOLS} tool call ({effect})",
@@ -86,13 +83,12 @@ async def _turns(project: str, folder: Path, effect: Effect) -> Counter[str]:
     plan = replace(PLAN, agent=effect, tools=(tool("lookup_order", effect),))
     total: Counter[str] = Counter()
     for number in range(TURNS):
-        house = House(store, folder / f"blobs-{effect}-{number}", plan, Model(_script))
+        house = House(store, folder / f"blobs-{effect}-{number}", plan, Model(looks_up))
         house.key = replace(house.key, session=f"{number:032x}", tenant=f"bench-{effect}")
         before = Counter(store.counts)
         await house.say(1, "Where is my order?")
-        await house.drive()
+        await house.driver.drive(Wake(key=house.key, id="w"))
         total += store.counts - before
-        total["reads"] -= 1  # `drive` reads what it gives back
     await store.aclose()
     return total
 
@@ -117,14 +113,7 @@ async def growth(folder: Path) -> list[Figure]:
         ("CPU", "ms", min(c.cpu for c in early) * 1e3, min(c.cpu for c in late) * 1e3),
     ]
     return [
-        Figure(
-            figure=f"growth, {name} of run {RUNS:,}",
-            value=last,
-            unit=unit,
-            against=f"run 10: {first:.3g} {unit}",
-            ratio=last / first,
-            ceiling=1.1,
-        )
+        compared(f"growth, {name} of run {RUNS:,}", unit, last, first, "run 10", 1.1)
         for name, unit, first, last in figures
     ]
 

@@ -32,5 +32,27 @@ class Figure:
         return json.dumps(rounded)
 
 
+def compared(
+    figure: str,
+    unit: str,
+    value: float,
+    other: float,
+    against: str,
+    ceiling: float | None,
+    *,
+    ratio: float | None = None,
+) -> Figure:
+    """Ours beside what it is compared with. `ratio` where it is not simply the one over the other, such as the median
+    of pairs that were measured in turn."""
+    return Figure(
+        figure=figure,
+        value=value,
+        unit=unit,
+        against=f"{against}: {other:.3g} {unit}",
+        ratio=value / other if ratio is None else ratio,
+        ceiling=ceiling,
+    )
+
+
 def _rounded(value: object) -> object:
     return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -13,7 +13,7 @@ from statistics import median
 
 import aiohttp
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, compared
 from benchmarks.model import events
 from benchmarks.processes import ROOT, running
 from benchmarks.project import function
@@ -66,10 +66,7 @@ async def figures(folder: Path) -> list[Figure]:
                     for one, seconds in zip(waits, found, strict=True):
                         one.append(seconds * 1e3)
     value, other = map(median, waits)
-    against = f"relayed by a bare function: {other:.2f} ms"
-    return [
-        Figure(figure="first text", value=value, unit="ms", against=against, ratio=value / other, ceiling=2.0),
-    ]
+    return [compared("first text", "ms", value, other, "relayed by a bare function", 2.0)]
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, compared
 from benchmarks.load import load
 from benchmarks.servers import embedded
 
@@ -20,12 +20,5 @@ async def figures(model: str, folder: Path) -> list[Figure]:
         await load(serving, LAST - FIRST, AT_ONCE, warm_up=0)
         last = serving.used().memory
     return [
-        Figure(
-            figure=f"leak, memory after {LAST:,} turns",
-            value=last,
-            unit="MB",
-            against=f"after {FIRST:,}: {first:.0f} MB",
-            ratio=last / first,
-            ceiling=1.05,
-        )
+        compared(f"leak, memory after {LAST:,} turns", "MB", last, first, f"after {FIRST:,}", 1.05),
     ]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.processes import MEASURED, ROOT, Server, running
+from benchmarks.processes import ROOT, Server, running
 from benchmarks.servers import QUESTION, model_environment
 from shared.channels.telegram import SECRET_HEADER, secret_for
 from shared.clock import SystemClock
@@ -25,8 +25,10 @@ from shared.config.database import migrate
 from shared.config.demo import CONNECTION, TENANT, seed
 from shared.config.publishing import publish
 from shared.config.repository import ConfigRepository
+from shared.domain import JsonObject, session_key
 from shared.secrets.keyfile import KeyFile
 from shared.store.firestore import FirestoreStore
+from tests.chaos.contacts import update
 from tests.e2e.cloud import BOT_TOKEN, new_project
 from tests.engines import FirestoreEmulator, PubSubEmulator, free_port, make_topic, push, unsubscribe
 
@@ -45,17 +47,16 @@ class Project:
     folder: Path
     updates: Iterator[int] = field(default_factory=lambda: count(int(time.time())))
 
-    def function(self, name: str, port: int) -> list[str]:
-        """The command that Cloud Run starts."""
-        return function(name, ROOT / f"functions/{name}/main.py", port)
-
-    def update(self, chat: int) -> dict[str, object]:
+    def update(self, chat: int) -> JsonObject:
         """A message on Telegram, as it posts it."""
-        number = next(self.updates)
-        person = {"id": chat, "is_bot": False, "first_name": "Ana"}
-        where = {"id": chat, "type": "private"}
-        message = {"message_id": number, "date": int(time.time()), "chat": where, "from": person, "text": QUESTION}
-        return {"update_id": number, "message": message}
+        return update(next(self.updates), str(chat), QUESTION)
+
+    def wake(self, chat: int) -> JsonObject:
+        """The wake of that chat's session, as Pub/Sub pushes it."""
+        key = session_key(TENANT, CONNECTION, str(chat))
+        attributes = {"tenant": key.tenant, "session": key.session}
+        message = {"messageId": str(chat), "attributes": attributes, "orderingKey": key.session}
+        return {"message": message, "subscription": f"projects/{self.name}/subscriptions/wakes-push"}
 
     @property
     def webhook(self) -> tuple[str, dict[str, str]]:
@@ -76,22 +77,29 @@ class Project:
             unsubscribe(self.pubsub, self.name, topic)
 
     @contextmanager
-    def running(self, name: str, *, core: int = MEASURED) -> Iterator[tuple[str, Server]]:
+    def running(self, name: str) -> Iterator[tuple[str, Server]]:
         """A function that answers, and its address."""
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        with running(self.function(name, port), f"{url}/health", self.environment, self.folder, cores=[core]) as server:
+        command = function(name, source(name), port)
+        with running(command, f"{url}/health", self.environment, self.folder) as server:
             yield url, server
 
 
-def function(name: str, source: Path, port: int) -> list[str]:
-    """The Functions Framework with one function in it."""
+def source(name: str) -> Path:
+    """Where that function of ours is."""
+    return ROOT / f"functions/{name}/main.py"
+
+
+def function(name: str, path: Path, port: int) -> list[str]:
+    """The Functions Framework with one function in it, as Cloud Run starts it."""
     framework = [sys.executable, "-m", "functions_framework", "--host", "127.0.0.1", "--port", str(port)]
-    return [*framework, "--target", name, "--source", str(source)]
+    return [*framework, "--target", name, "--source", str(path)]
 
 
 class Telegram:
-    """A Bot API that takes everything, and remembers to whom it was sent."""
+    """A Bot API that takes everything, and remembers to whom it was sent: less than the simulator, which would take the
+    load's processor time."""
 
     def __init__(self) -> None:
         self._sent: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)

@@ -49,7 +49,7 @@ def model_environment(model: str) -> dict[str, str]:
 
 
 @contextmanager
-def embedded(model: str, folder: Path, more: Mapping[str, str] | None = None) -> Iterator[Serving]:
+def embedded(model: str, folder: Path) -> Iterator[Serving]:
     """`recado dev`: a turn is an invoke that waits for its answer."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -59,7 +59,6 @@ def embedded(model: str, folder: Path, more: Mapping[str, str] | None = None) ->
         "RECADO_MODEL": "openai/of-the-benchmark",
         "PORT": str(port),
         "LOG_LEVEL": "WARNING",
-        **(more or {}),
     }
     command: list[str | Path] = [Path(sys.executable).with_name("recado"), "dev"]
     with running(command, f"{url}/health", environment, folder) as server:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import servers
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, compared
 from benchmarks.load import Load, load
 from benchmarks.peers import HERE
 from benchmarks.processes import MEASURED
@@ -24,6 +24,7 @@ ROUNDS = 3
 AT_ONCE = 16
 Serve = Callable[[str, Path], AbstractContextManager[Serving]]
 Loads = dict[int, Load]
+Measure = Callable[[Loads], float]
 
 
 async def figures(model: str, folder: Path) -> list[Figure]:
@@ -34,20 +35,16 @@ async def figures(model: str, folder: Path) -> list[Figure]:
         ours.append(await _served(servers.embedded, model, folder))
         agno.append(await _served(servers.agno, model, folder))
     adk = await _served(servers.adk, model, folder)
-    found = [_cpu(ours, agno, AT_ONCE, 0.8), _cpu(ours, agno, 1, None), _rate(ours, agno, 0.75)]
-    mine = median(each[AT_ONCE].cpu_ms for each in ours)
+    found = [
+        _against(f"CPU per turn, embedded, {AT_ONCE} at a time", "ms", ours, agno, _cpu(AT_ONCE), 0.8),
+        _against("CPU per turn, embedded, 1 at a time", "ms", ours, agno, _cpu(1), None),
+        _against(f"turns per second on one core, {AT_ONCE} at a time", "turns/s", ours, agno, _rate, 0.75, more=True),
+    ]
+    mine = median(map(_cpu(AT_ONCE), ours))
     others = {f"{servers.name_of('adk')} served": adk[AT_ONCE].cpu_ms}
     others |= {f"raw {name} loop": await _raw(name, model) for name in ("litellm", "httpx")}
-    return found + [
-        Figure(
-            figure="CPU per turn, embedded, beside others",
-            value=mine,
-            unit="ms",
-            against=f"{name}: {value:.2f} ms",
-            ratio=mine / value,
-        )
-        for name, value in others.items()
-    ]
+    beside = "CPU per turn, embedded, beside others"
+    return found + [compared(beside, "ms", mine, value, name, None) for name, value in others.items()]
 
 
 async def _served(serve: Serve, model: str, folder: Path) -> Loads:
@@ -55,28 +52,29 @@ async def _served(serve: Serve, model: str, folder: Path) -> Loads:
         return {at_once: await load(serving, TURNS, at_once) for at_once in (1, AT_ONCE)}
 
 
-def _cpu(ours: list[Loads], theirs: list[Loads], at_once: int, ceiling: float | None) -> Figure:
-    other = median(each[at_once].cpu_ms for each in theirs)
-    return Figure(
-        figure=f"CPU per turn, embedded, {at_once} at a time",
-        value=median(each[at_once].cpu_ms for each in ours),
-        unit="ms",
-        against=f"{servers.name_of('agno')} served: {other:.2f} ms",
-        ratio=median(one[at_once].cpu_ms / two[at_once].cpu_ms for one, two in zip(ours, theirs, strict=True)),
-        ceiling=ceiling,
-    )
+def _cpu(at_once: int) -> Measure:
+    return lambda loads: loads[at_once].cpu_ms
 
 
-def _rate(ours: list[Loads], theirs: list[Loads], ceiling: float) -> Figure:
-    other = median(each[AT_ONCE].per_second for each in theirs)
-    return Figure(
-        figure=f"turns per second on one core, {AT_ONCE} at a time",
-        value=median(each[AT_ONCE].per_second for each in ours),
-        unit="turns/s",
-        against=f"{servers.name_of('agno')} served: {other:.0f} turns/s",
-        ratio=median(two[AT_ONCE].per_second / one[AT_ONCE].per_second for one, two in zip(ours, theirs, strict=True)),
-        ceiling=ceiling,
-    )
+def _rate(loads: Loads) -> float:
+    return loads[AT_ONCE].per_second
+
+
+def _against(
+    figure: str,
+    unit: str,
+    ours: list[Loads],
+    theirs: list[Loads],
+    measure: Measure,
+    ceiling: float | None,
+    *,
+    more: bool = False,
+) -> Figure:
+    """The median ratio of the pairs that were measured in turn. `more`: more is better, and theirs is over ours."""
+    mine, other = median(map(measure, ours)), median(map(measure, theirs))
+    ratios = [measure(one) / measure(two) for one, two in zip(ours, theirs, strict=True)]
+    ratio = median(1 / each if more else each for each in ratios)
+    return compared(figure, unit, mine, other, f"{servers.name_of('agno')} served", ceiling, ratio=ratio)
 
 
 async def _raw(name: str, model: str) -> float:

@@ -90,6 +90,11 @@ def asks(*names: str) -> ModelReply:
     return ModelReply(model=MODEL, text="", tool_calls=calls, usage=Usage(input_tokens=1, output_tokens=1))
 
 
+def looks_up(request: ModelRequest) -> ModelReply:
+    """A script of two model calls and one tool call."""
+    return says("It is on its way.") if request.messages[-1].role == "tool" else asks("lookup_order")
+
+
 class House:
     """One session with everything around it, on a store that counts."""
 

@@ -74,7 +74,7 @@ class Contacts:
         webhook = (
             self._whatsapp(chat, text, order)
             if connection == "whatsapp"
-            else self._telegram(connection, _update(order, chat, text))
+            else self._telegram(connection, update(order, chat, text))
         )
         self.chats[key.session] = chat
         await self.post(webhook)
@@ -186,7 +186,8 @@ def _person(chat: str) -> JsonObject:
     return {"id": int(chat), "is_bot": False, "first_name": "Ana"}
 
 
-def _update(order: int, chat: str, text: str) -> JsonObject:
+def update(order: int, chat: str, text: str) -> JsonObject:
+    """A message on Telegram, as it posts it."""
     where = {"id": int(chat), "type": "private"}
     return {
         "update_id": order,

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.domain import ModelReply, ModelRequest
 from shared.store.sqlite import SqliteStore
-from tests.house import House, Model, asks, says
+from tests.house import House, Model, looks_up
 from tests.stage import PLAN, tool
 
 ROOT = Path(__file__).parents[2]
@@ -37,13 +36,9 @@ print(len(sys.modules))
 """
 
 
-def script(request: ModelRequest) -> ModelReply:
-    return says("It is on its way.") if request.messages[-1].role == "tool" else asks("lookup_order")
-
-
 async def test_a_turn_takes_no_more_calls_than_it_did(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "recado.db")
-    house = House(store, tmp_path / "blobs", replace(PLAN, tools=(tool("lookup_order", "keyed"),)), Model(script))
+    house = House(store, tmp_path / "blobs", replace(PLAN, tools=(tool("lookup_order", "keyed"),)), Model(looks_up))
 
     async def turns(first: int) -> None:
         for number in range(first, first + TURNS):
