@@ -43,8 +43,10 @@ async def figures(model: str, folder: Path) -> list[Figure]:
     mine = median(map(_cpu(AT_ONCE), ours))
     others = {f"{servers.name_of('adk')} served": adk[AT_ONCE].cpu_ms}
     others |= {f"raw {name} loop": await _raw(name, model) for name in ("litellm", "httpx")}
-    beside = "CPU per turn, embedded, beside others"
-    return found + [compared(beside, "ms", mine, value, name, None) for name, value in others.items()]
+    return found + [
+        compared(f"CPU per turn, embedded, beside {name}", "ms", mine, value, name, None)
+        for name, value in others.items()
+    ]
 
 
 async def _served(serve: Serve, model: str, folder: Path) -> Loads:
