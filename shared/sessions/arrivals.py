@@ -86,7 +86,12 @@ def arrive(session: Session, ids: Collection[str], taking: Taking, *, after: int
     run = active(session)
     came = [entry for entry in messages_of(session) if entry.id in ids]
     arrivals = tuple(
-        Arrival(message=message_of(entry, _text(entry, taking.prepared), sequence), after=after, rejected=rejected)
+        Arrival(
+            message=message_of(entry, _text(entry, taking.prepared), sequence),
+            after=after,
+            rejected=rejected,
+            attempt=run.attempt,
+        )
         for sequence, entry in enumerate(came, session.sequence + 1)
     )
     session = replace(session, run=replace(run, arrivals=(*run.arrivals, *arrivals)))

@@ -132,6 +132,8 @@ class Arrival:
     """The model sees it behind the tool results of its so many-th call."""
     rejected: bool = False
     """The model never sees it: the contact was told to wait."""
+    attempt: int = 0
+    """The run's, when it came; 0 in documents of releases that did not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,7 +108,10 @@ def claim(session: Session, who: Claimant, taking: Taking) -> Session:
     if session.run is not None:
         run = session.run
         put_off = run.outcome is not None and bool(session.outbox) and session.outbox[0].not_before is not None
-        progressed = run.parked or put_off or any(step.attempt == run.attempt for step in run.steps)
+        # The newer message is why an interrupted attempt has no step; elsewhere it takes nothing from the attempt.
+        news = run.arrivals if run.queue_mode == "interrupt" else ()
+        recorded = {step.attempt for step in run.steps} | {arrival.attempt for arrival in news}
+        progressed = run.parked or put_off or run.attempt in recorded
         stalls = 0 if progressed else run.stalls + 1
         session = replace(session, run=replace(run, attempt=run.attempt + 1, stalls=stalls))
     return take(session, taking)

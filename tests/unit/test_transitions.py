@@ -4,12 +4,13 @@ from datetime import datetime, timedelta
 import pytest
 
 from shared.codec import decode, encode
-from shared.domain import SEEN_FOR, Contact, Delivery, Entry, Message, ModelReply, ToolCall, Usage
+from shared.domain import SEEN_FOR, Contact, Delivery, Entry, Message, ModelReply, QueueMode, ToolCall, Usage
 from shared.errors import Retryable
 from shared.sessions.arrivals import Taking
 from shared.sessions.document import (
     SCHEMA_VERSION,
     SERVICE,
+    Arrival,
     Lease,
     Run,
     Seen,
@@ -144,6 +145,13 @@ def test_a_message_during_a_run_stays_in_the_inbox() -> None:
     assert run_of(take(busy, taking(NOON, "another"))).plan == "plan"
 
 
+def arrived(attempt: int, mode: QueueMode) -> Session:
+    """A run at its first attempt, to which a message came in that one."""
+    before = running(stalls=3, queue_mode=mode)
+    (message_,) = run_of(running(message(2))).inputs
+    return replace(before, run=replace(run_of(before), arrivals=(Arrival(message=message_, after=0, attempt=attempt),)))
+
+
 @pytest.mark.parametrize(
     ("before", "stalls"),
     [
@@ -152,8 +160,20 @@ def test_a_message_during_a_run_stays_in_the_inbox() -> None:
         (running(stalls=3, steps=(step("a", "1"),)), 0),
         (running(stalls=3, attempt=2, steps=(step("a", "1", attempt=1),)), 4),
         (replace(waiting(), run=replace(run_of(waiting()), stalls=3)), 0),
+        (arrived(1, "interrupt"), 0),
+        (arrived(0, "interrupt"), 4),
+        (arrived(1, "steer"), 4),
     ],
-    ids=["nothing recorded", "again nothing", "a step", "only older steps", "it waits"],
+    ids=[
+        "nothing recorded",
+        "again nothing",
+        "a step",
+        "only older steps",
+        "it waits",
+        "interrupted by a message",
+        "interrupted before",
+        "a message that interrupts nothing",
+    ],
 )
 def test_attempts_that_record_nothing_are_counted(before: Session, stalls: int) -> None:
     run = run_of(claim(before, Claimant(holder="h", wake="w", now=NOON, until=LATER), taking()))

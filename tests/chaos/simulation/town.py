@@ -136,6 +136,7 @@ class Town:
         process = self.processes[number % len(self.processes)]
         match command.do:
             case "kill":
+                self.faults.counts["kill"] += 1
                 process.kill()
             case "pause":
                 process.pause(command.seconds)
