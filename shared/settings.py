@@ -6,8 +6,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from shared.errors import RecadoError
 
@@ -54,7 +55,7 @@ class Settings:
     """`STORAGE_EMULATOR_HOST`: an emulator of Cloud Storage, for `gs://`; never together with `K_SERVICE`."""
     service: str = ""
     """`K_SERVICE`: set by Cloud Run; says that this is not a development machine."""
-    platform_key: str = ""
+    platform_key: str = field(default="", repr=False)
     """`RECADO_PLATFORM_KEY`: 32 bytes in URL-safe base64 (from Secret Manager); empty: the key file in `home`."""
     log_level: str = "INFO"
     """`LOG_LEVEL`: DEBUG, INFO, WARNING or ERROR."""
@@ -62,6 +63,10 @@ class Settings:
     """`LOG_FORMAT`: `text`, readable lines, or `json`, Cloud Logging's; empty: `json` on Cloud Run, else `text`."""
     model: str = "scripted/demo"
     """`RECADO_MODEL`, or what the provider keys in the environment suggest: the model of the demo agent."""
+    openai_base_url: str = ""
+    """`OPENAI_BASE_URL`: an OpenAI-compatible server that serves `openai/` models in OpenAI's place."""
+    openai_api_key: str = field(default="", repr=False)
+    """`OPENAI_API_KEY`: the key of that server; OpenAI's own is read by litellm."""
     telegram_api: str = "https://api.telegram.org"
     """`RECADO_TELEGRAM_API`: root of the Telegram Bot API."""
     port: int = 8080
@@ -96,6 +101,12 @@ class Settings:
     def files_url(self) -> str:
         """Where blobs lie: a URL of one of the forms of `files`, never empty."""
         return self.files or (self.home / "files").absolute().as_uri()
+
+    @property
+    def own_models(self) -> str:
+        """Where `openai/` models are served by a server of one's own; empty when OpenAI serves them."""
+        host = urlsplit(self.openai_base_url).hostname or ""
+        return "" if host == "openai.com" or host.endswith(".openai.com") else self.openai_base_url
 
     @property
     def embedded(self) -> bool:
@@ -153,6 +164,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         log_level=environment.get("LOG_LEVEL", defaults.log_level).upper(),
         log_format=environment.get("LOG_FORMAT") or ("json" if environment.get("K_SERVICE") else defaults.log_format),
         model=_model(environment),
+        openai_base_url=environment.get("OPENAI_BASE_URL", "").rstrip("/"),
+        openai_api_key=environment.get("OPENAI_API_KEY", ""),
         telegram_api=environment.get("RECADO_TELEGRAM_API", defaults.telegram_api).rstrip("/"),
         port=_number(environment, "PORT", defaults.port, least=1, most=65_535),
         stream_seconds=_number(environment, "RECADO_STREAM_SECONDS", int(defaults.stream_seconds), least=1, most=3600),
@@ -184,6 +197,8 @@ def _check(settings: Settings) -> None:
             f"{', '.join(found)} set on Cloud Run (K_SERVICE): unset that, or what nobody signed would be accepted "
             "and every write would go nowhere"
         )
+    if settings.openai_base_url and not settings.openai_base_url.startswith(("http://", "https://")):
+        raise SettingsError(f"OPENAI_BASE_URL is {settings.openai_base_url!r}: use a URL such as http://vllm:8000/v1")
     if settings.service and settings.embedded:
         raise SettingsError("GOOGLE_CLOUD_PROJECT is empty on Cloud Run: set it, a local file would be lost")
     bucket = bool(_BUCKET.fullmatch(settings.files))

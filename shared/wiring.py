@@ -8,7 +8,7 @@ SQLAlchemy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, cached_property
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from shared.config.repository import ConfigRepository
     from shared.domain import Entry, Receipt, Result, SessionKey, Wake
     from shared.files.fsspec import AmazonFiles, FolderFiles, GoogleFiles
+    from shared.llm import Gateway
+    from shared.llm.chat_completions import ChatCompletions
     from shared.llm.litellm import LiteLLM
     from shared.orchestrator.drive import Driver
     from shared.orchestrator.invoke import Invoker
@@ -197,7 +199,6 @@ class Parts:
         from shared.channels.telegram import Telegram
         from shared.channels.whatsapp import WhatsApp
         from shared.llm.route import Route
-        from shared.llm.scripted import Scripted
         from shared.orchestrator.drive import Driver
         from shared.tools import Toolbox, demo
         from shared.tools.operators import ask_operator
@@ -208,7 +209,7 @@ class Parts:
             files=self.files,
             bus=self.bus,
             published=self.published,
-            route=Route({"scripted": Scripted, "": lambda: self.litellm}, self.clock),
+            route=Route(self._gateways(), self.clock),
             toolbox=Toolbox(
                 {
                     "builtin:lookup_order": demo.lookup_order,
@@ -313,13 +314,28 @@ class Parts:
 
     async def aclose(self) -> None:
         """Close what was made, the bus first: what it has in flight uses the rest."""
-        for name in ("bus", "litellm", "result_poster", "http", "repository", "files", "store"):
+        for name in ("bus", "litellm", "own_models", "result_poster", "http", "repository", "files", "store"):
             if name in self.__dict__:
                 await self.__dict__[name].aclose()
 
+    def _gateways(self) -> dict[str, Callable[[], Gateway]]:
+        from shared.llm.scripted import Scripted
+
+        gateways: dict[str, Callable[[], Gateway]] = {"scripted": Scripted, "": lambda: self.litellm}
+        if self.settings.own_models:
+            gateways["openai"] = lambda: self.own_models
+        return gateways
+
     @cached_property
     def litellm(self) -> LiteLLM:
-        """Every model that is not scripted."""
+        """Every model that no other gateway serves."""
         from shared.llm.litellm import LiteLLM
 
         return LiteLLM()
+
+    @cached_property
+    def own_models(self) -> ChatCompletions:
+        """The models of a server of one's own."""
+        from shared.llm.chat_completions import ChatCompletions
+
+        return ChatCompletions(self.settings.own_models, self.settings.openai_api_key)

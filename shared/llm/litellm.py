@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import re
@@ -12,13 +11,11 @@ from contextlib import aclosing
 from types import ModuleType
 from typing import Any
 
-from shared.domain import JsonObject, Message, ModelReply, ModelRequest, ToolCall, ToolSpec, Usage
+from shared.domain import ModelReply, ModelRequest, Usage
 from shared.errors import ModelError, ModelRefused, ModelUnavailable
 from shared.llm import OnText
-from shared.llm.arguments import parse_arguments
+from shared.llm.chat import asked, is_refusal, reply
 
-_ROLES = {"contact": "user", "agent": "assistant", "operator": "assistant", "tool": "tool"}
-_TRANSIENT = {408, 409, 425, 429}
 _CODE = re.compile(r'"(?:code|status)":\s*"([A-Za-z_]{3,40})"')
 
 
@@ -64,16 +61,7 @@ class LiteLLM:
             self._litellm.in_memory_llm_clients_cache.flush_cache()
 
     def _arguments(self, litellm: ModuleType, request: ModelRequest) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "model": request.model,
-            "messages": [
-                *([{"role": "system", "content": request.instructions}] if request.instructions else []),
-                *map(_message, request.messages),
-            ],
-            "max_retries": 0,
-        }
-        if request.tools:
-            arguments["tools"] = [_tool(tool) for tool in request.tools]
+        arguments = {"model": request.model, "max_retries": 0, **asked(request)}
         if self._api_base:
             arguments["api_base"] = self._api_base
         if self._api_key:
@@ -90,7 +78,7 @@ class LiteLLM:
         reason = " ".join(filter(None, (type(error).__name__, str(status or ""), code and code.group(1))))
         if status == 401 and not self._api_key and (missing := _missing(litellm, model)):
             reason += f" (not set: {', '.join(missing)})"
-        refused = isinstance(status, int) and 400 <= status < 500 and status not in _TRANSIENT
+        refused = isinstance(status, int) and is_refusal(status)
         return (ModelRefused if refused else ModelUnavailable)(f"{model}: {reason}")
 
 
@@ -118,24 +106,6 @@ def _missing(litellm: ModuleType, model: str) -> list[str]:
     return missing
 
 
-def _message(message: Message) -> JsonObject:
-    plain: JsonObject = {"role": _ROLES[message.role], "content": message.text}
-    if message.role == "tool":
-        return plain | {"tool_call_id": message.tool_call_id}
-    if not message.tool_calls:
-        return plain
-    calls = [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": json.dumps(call.arguments)}}
-        for call in message.tool_calls
-    ]
-    return plain | {"content": message.text or None, "tool_calls": calls}
-
-
-def _tool(tool: ToolSpec) -> JsonObject:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
-
-
 async def _streamed(litellm: ModuleType, arguments: dict[str, Any], on_text: OnText) -> Any:
     stream = await litellm.acompletion(**arguments, stream=True, stream_options={"include_usage": True})
     chunks = []
@@ -152,19 +122,13 @@ async def _streamed(litellm: ModuleType, arguments: dict[str, Any], on_text: OnT
 
 def _reply(model: str, response: Any) -> ModelReply:
     choice = response.choices[0]
-    calls = tuple(
-        ToolCall(id=call.id, name=call.function.name or "", arguments=parse_arguments(call.function.arguments or ""))
-        for call in choice.message.tool_calls or ()
-    )
-    # half a surrogate pair can neither be stored nor sent
-    text = (choice.message.content or "").encode(errors="replace").decode()
-    if not text and not calls:
-        filtered = choice.finish_reason == "content_filter"
-        raise (ModelRefused if filtered else ModelUnavailable)(f"{model}: empty answer ({choice.finish_reason})")
+    calls = [
+        (call.id, call.function.name or "", call.function.arguments or "") for call in choice.message.tool_calls or ()
+    ]
     cost = response._hidden_params.get("response_cost") or 0.0  # noqa: SLF001 - where litellm puts its `completion_cost`
     usage = Usage(
         input_tokens=response.usage.prompt_tokens,
         output_tokens=response.usage.completion_tokens,
         cost_nano_usd=round(cost * 1e9),
     )
-    return ModelReply(model=model, text=text, tool_calls=calls, usage=usage)
+    return reply(model, choice.message.content or "", calls, choice.finish_reason, usage)

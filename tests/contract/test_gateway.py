@@ -1,4 +1,4 @@
-"""What every gateway promises, on the scripted one and on litellm over HTTP."""
+"""What every gateway promises, on the scripted one and on those that ask a server."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -9,6 +9,7 @@ import pytest
 from shared.domain import Message, ModelRequest, ToolCall, ToolSpec
 from shared.errors import ModelRefused, ModelUnavailable
 from shared.llm import Gateway
+from shared.llm.chat_completions import ChatCompletions
 from shared.llm.litellm import LiteLLM
 from shared.llm.scripted import Scripted
 from tests.servers.model_server import UNKNOWN_MODEL, Fault, ModelServer, running
@@ -47,17 +48,17 @@ def server() -> Iterator[ModelServer]:
         yield server
 
 
-@pytest.fixture(params=["scripted", "litellm", "litellm-by-openai-package"])
+@pytest.fixture(params=["scripted", "litellm", "litellm-by-openai-package", "chat-completions"])
 async def subject(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Subject]:
     if request.param == "scripted":
         broken = Scripted(replies=[ModelUnavailable("scripted/demo: busy")])
         yield Subject(Scripted(), broken, "scripted/demo", "other/model")
         return
-    own_client = "false" if request.param.endswith("package") else "true"
-    monkeypatch.setenv("EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER", own_client)
     server: ModelServer = request.getfixturevalue("server")
     server.reset()
-    gateway = LiteLLM(api_base=server.url)
+    own_client = "false" if request.param.endswith("package") else "true"
+    monkeypatch.setenv("EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER", own_client)
+    gateway = ChatCompletions(server.url) if request.param == "chat-completions" else LiteLLM(api_base=server.url)
     yield Subject(gateway, gateway, "openai/gpt-5-mini", f"openai/{UNKNOWN_MODEL}")
     await gateway.aclose()
 

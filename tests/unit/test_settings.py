@@ -33,6 +33,8 @@ EVERY = {
     "LOG_LEVEL": ("log_level", "DEBUG"),
     "LOG_FORMAT": ("log_format", "json"),
     "RECADO_MODEL": ("model", "openai/gpt-5"),
+    "OPENAI_BASE_URL": ("openai_base_url", "http://vllm:8000/v1"),
+    "OPENAI_API_KEY": ("openai_api_key", "sk-of-the-test"),
     "RECADO_TELEGRAM_API": ("telegram_api", "https://telegram.example"),
     "PORT": ("port", 9090),
     "RECADO_SLICE_SECONDS": ("slice_seconds", 60),
@@ -84,6 +86,7 @@ def test_an_empty_variable_counts_as_none(variable: str) -> None:
         ("RECADO_RETENTION_DAYS", "1", "use a whole number from 2 to 3650"),
         ("LOG_LEVEL", "LOUD", "use one of DEBUG, INFO, WARNING, ERROR"),
         ("LOG_FORMAT", "xml", "use one of text, json"),
+        ("OPENAI_BASE_URL", "vllm:8000/v1", "use a URL such as http://vllm:8000/v1"),
         ("RECADO_FILES", "my-bucket", A_PLACE_FOR_FILES),
         ("RECADO_FILES", "ftp://my-bucket/blobs", A_PLACE_FOR_FILES),
         ("RECADO_FILES", "gs://ab", A_PLACE_FOR_FILES),
@@ -146,10 +149,25 @@ def test_on_cloud_run_lines_are_json_unless_text_is_asked_for() -> None:
     ],
 )
 def test_a_providers_key_chooses_its_model(variable: str, model: str) -> None:
-    assert from_environment({variable: "x"}).model == model
-    assert from_environment({variable: "x", "RECADO_MODEL": "scripted/demo"}).model == "scripted/demo"
+    assert from_environment({variable: "http://x"}).model == model
+    assert from_environment({variable: "http://x", "RECADO_MODEL": "scripted/demo"}).model == "scripted/demo"
     assert from_environment({variable: ""}).model == "scripted/demo"
 
 
-def test_no_providers_key_is_kept_in_the_settings() -> None:
-    assert "sk-very-secret" not in repr(from_environment({"OPENAI_API_KEY": "sk-very-secret"}))
+@pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "RECADO_PLATFORM_KEY"])
+def test_no_key_is_shown_with_the_settings(variable: str) -> None:
+    assert "sk-very-secret" not in repr(from_environment({variable: "sk-very-secret"}))
+
+
+@pytest.mark.parametrize(
+    ("base_url", "own"),
+    [
+        ("", ""),
+        ("http://vllm:8000/v1/", "http://vllm:8000/v1"),
+        ("https://openai.com.example/v1", "https://openai.com.example/v1"),
+        ("https://api.openai.com/v1", ""),
+        ("https://eu.api.openai.com/v1", ""),
+    ],
+)
+def test_a_server_of_ones_own_is_any_but_openais(base_url: str, own: str) -> None:
+    assert from_environment({"OPENAI_BASE_URL": base_url}).own_models == own
