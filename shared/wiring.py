@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from shared.clock import Clock, SystemClock
 from shared.domain import Principal
 from shared.observability import configure
-from shared.sessions.actor import Pace
+from shared.sessions.pace import Pace
 from shared.settings import Settings, current
 
 if TYPE_CHECKING:

@@ -40,8 +40,8 @@ from shared.llm.scripted import Scripted
 from shared.orchestrator.drive import Driver
 from shared.published import Published, connection_path, plan_path
 from shared.sessions.accept import accept
-from shared.sessions.actor import Pace
 from shared.sessions.document import Run, Session, read
+from shared.sessions.pace import Pace
 from shared.store import Pending, Stored
 from shared.store.sqlite import SqliteStore
 from shared.tools import LookUp, Tool, Toolbox, ToolContext, demo

@@ -26,7 +26,8 @@ from shared.errors import Gone
 from shared.llm import OnText
 from shared.llm.scripted import Scripted
 from shared.sessions import callback
-from shared.sessions.document import Wait, pending
+from shared.sessions.accept import pending
+from shared.sessions.document import Wait
 from shared.sessions.receipts import record
 from shared.store.sqlite import SqliteStore
 from shared.tools import Tool, ToolContext, ToolResult

@@ -18,7 +18,8 @@ from shared.api.sessions import SessionId, load_session
 from shared.channels.web import web_session
 from shared.domain import Contact, Entry, JsonObject, SessionKey
 from shared.errors import Forbidden, NotFound, Retryable
-from shared.sessions.document import Session, pending
+from shared.sessions.accept import pending
+from shared.sessions.document import Session
 from shared.sessions.events import Event
 from shared.sessions.projection import Audience, console_view, contact_view
 from shared.sessions.transitions import WATCHED_FOR

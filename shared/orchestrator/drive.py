@@ -21,11 +21,12 @@ from shared.observability import bind
 from shared.orchestrator.loop import answer
 from shared.orchestrator.typing import typing
 from shared.published import Published
-from shared.sessions.actor import Actor, Change, Listener, Pace, Store
+from shared.sessions.actor import Actor, Change, Listener, Store
 from shared.sessions.arrivals import Taking, cancel, pause
 from shared.sessions.document import Run, Session
 from shared.sessions.journal import active, close_intents
 from shared.sessions.outbox import Outbox
+from shared.sessions.pace import Pace
 from shared.sessions.running import Running
 from shared.sessions.transcript import turn_of
 from shared.sessions.transitions import (

@@ -6,12 +6,12 @@ import asyncio
 
 from shared.bus import Bus
 from shared.clock import Clock
+from shared.codec import encode
 from shared.domain import Entry, SessionKey
 from shared.files import Files
-from shared.sessions.actor import Pace
 from shared.sessions.blobs import put_aside
-from shared.sessions.document import pending
-from shared.store import SessionStore
+from shared.sessions.pace import Pace
+from shared.store import Pending, SessionStore
 
 
 async def accept(
@@ -31,3 +31,8 @@ async def put(store: SessionStore, files: Files, clock: Clock, pace: Pace, key: 
     """Return once the entries are in the session's inbox, without a wake. Raises `StoreDown`."""
     entries = tuple(await asyncio.gather(*(put_aside(files, key, entry) for entry in entries)))
     await store.append(key, {entry.id: pending(entry) for entry in entries}, pace.due_at(clock.now()))
+
+
+def pending(entry: Entry) -> Pending:
+    """How an entry goes into the inbox: control entries before messages, messages in the channel's order."""
+    return Pending(body=encode(entry), rank=entry.order if entry.kind == "message" else 0)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
@@ -19,9 +18,11 @@ from shared.domain import Queueing, SessionKey, Texts, Wake
 from shared.errors import Conflict, Fenced, NotFound, StoreDown
 from shared.files import Files
 from shared.sessions import dead
+from shared.sessions.accept import pending
 from shared.sessions.arrivals import Prepared, Taking, pause, wanted
 from shared.sessions.blobs import blob_path
-from shared.sessions.document import Session, pending, read, state_bytes
+from shared.sessions.document import Session, read, state_bytes
+from shared.sessions.pace import Pace
 from shared.sessions.pages import page_document
 from shared.sessions.projection import PartialText, views
 from shared.sessions.seen import run_of, segment_document
@@ -33,32 +34,6 @@ Value = TypeVar("Value")
 Change = Callable[[Session], Session]
 ATTEMPTS = 100
 """Lost races in a row before giving up: each one means that somebody else's write succeeded."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """Times of the session protocol, in seconds."""
-
-    lease: float = 30.0
-    """How long a silent holder keeps a session; it extends its lease with every commit, and at every third of this."""
-    due: float = 60.0
-    """`due` is rounded up to multiples of this, so that its index entry is seldom rewritten."""
-    partial: float = 1.0
-    """Partial text is written at most this often (Firestore: about one write a second and document)."""
-    retention: float = 90 * 86_400.0
-    """How long a finished run is kept, and whatever else is kept aside."""
-
-    def lease_end(self, now: datetime) -> datetime:
-        """Until when a lease holds that is taken or extended now."""
-        return now + timedelta(seconds=self.lease)
-
-    def expiry(self, now: datetime) -> datetime:
-        """Until when something is kept that is over now."""
-        return now + timedelta(seconds=self.retention)
-
-    def due_at(self, instant: datetime) -> datetime:
-        """That instant, rounded up."""
-        return datetime.fromtimestamp(math.ceil(instant.timestamp() / self.due) * self.due, UTC)
 
 
 class Listener(Protocol):

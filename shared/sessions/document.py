@@ -28,7 +28,7 @@ from shared.domain import (
     Usage,
 )
 from shared.errors import Retryable
-from shared.store import Pending, Stored
+from shared.store import Stored
 
 SCHEMA_VERSION = 2
 UNKNOWN: JsonObject = {"error": "the outcome is unknown: it may or may not have happened, and was not tried again"}
@@ -333,11 +333,6 @@ def state_bytes(session: Session) -> bytes:
     """What is stored as `state`: everything but the inbox and what goes into documents of its own."""
     stored = replace(session, inbox={}, more=False, read_to=None, finished=None, paged=None, forgotten=())
     return encode(stored if stored.schema_version == SCHEMA_VERSION else replace(stored, schema_version=SCHEMA_VERSION))
-
-
-def pending(entry: Entry) -> Pending:
-    """How an entry goes into the inbox: control entries before messages, messages in the channel's order."""
-    return Pending(body=encode(entry), rank=entry.order if entry.kind == "message" else 0)
 
 
 def message_of(entry: Entry, text: str, sequence: int) -> Message:

@@ -31,7 +31,7 @@ from shared.errors import ModelUnavailable, Retryable
 from shared.llm import OnText
 from shared.llm.route import Route
 from shared.orchestrator.drive import Driver
-from shared.sessions.actor import Pace
+from shared.sessions.pace import Pace
 from shared.settings import Settings
 from shared.tools import Tool, Toolbox, ToolContext, ToolError
 from shared.wiring import Parts

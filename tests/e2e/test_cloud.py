@@ -20,7 +20,7 @@ from starlette.routing import Route
 from shared.auth.signature import HEADER, verify
 from shared.config.demo import AGENT, CONNECTION, TENANT
 from shared.domain import Contact, Entry, JsonObject, digest, session_key
-from shared.sessions.document import pending
+from shared.sessions.accept import pending
 from shared.store.firestore import FirestoreStore
 from tests import engines
 from tests.e2e.cloud import BOT_TOKEN, FUNCTIONS, MODEL_KEY, Cloud, cloud_in

@@ -11,9 +11,11 @@ import pytest
 
 from shared.domain import Entry, Queueing, SessionKey, Texts, Wake
 from shared.errors import Conflict, Fenced, NotFound, StoreDown
-from shared.sessions.actor import Actor, Pace
-from shared.sessions.document import Run, Session, Step, pending
+from shared.sessions.accept import pending
+from shared.sessions.actor import Actor
+from shared.sessions.document import Run, Session, Step
 from shared.sessions.journal import record
+from shared.sessions.pace import Pace
 from shared.sessions.projection import contact_view
 from shared.sessions.transitions import Work, finish, mark, release, respond
 from shared.store.sqlite import SqliteStore

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 TURNS = 20
 CALLS = 7_000
 """Of Python functions in the event loop, for a turn of two model calls and one tool call: 6,200 in November 2026."""
-MODULES = {"ingest": 1_000, "callbacks": 1_050, "run_agent": 1_075, "api": 990}
-"""Imported once a function has its store, bus and keys: 963, 1,014, 1,036 and 954 in November 2026."""
+MODULES = {"ingest": 980, "callbacks": 1_035, "run_agent": 1_065, "api": 970}
+"""Imported once a function has its store, bus and keys: 950, 1,006, 1,036 and 941 in November 2026."""
 _STARTED = """
 import asyncio, sys, functions.{name}.main
 from shared.wiring import begin, parts

@@ -15,7 +15,8 @@ from shared.codec import decode, encode
 from shared.domain import Entry, SessionKey
 from shared.errors import Retryable
 from shared.published import connection_path
-from shared.sessions.document import SCHEMA_VERSION, Run, pending, read, read_state, state_bytes
+from shared.sessions.accept import pending
+from shared.sessions.document import SCHEMA_VERSION, Run, read, read_state, state_bytes
 from shared.sessions.events import events
 from shared.store import Archived, Stored
 from shared.store.sqlite import SqliteStore

@@ -9,7 +9,8 @@ from shared.domain import Connection, Delivery, Entry, JsonObject, ModelReply, Q
 from shared.errors import NotSent
 from shared.orchestrator.drive import Driver
 from shared.orchestrator.invoke import Invoked, Invoker
-from shared.sessions.document import Run, pending
+from shared.sessions.accept import pending
+from shared.sessions.document import Run
 from shared.sessions.outbox import LONGEST_SLEEP
 from shared.tools import ToolContext, ToolResult
 from tests.clock import FakeClock

@@ -11,7 +11,8 @@ import pytest
 from shared.domain import JsonObject, ModelReply, ModelRequest, Queueing, QueueMode, Texts
 from shared.llm import OnText
 from shared.llm.scripted import Scripted
-from shared.sessions.document import Run, pending, state_bytes
+from shared.sessions.accept import pending
+from shared.sessions.document import Run, state_bytes
 from shared.sessions.seen import KEPT
 from shared.tools import ToolContext, ToolResult
 from tests.clock import FakeClock

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from shared.domain import SEEN_FOR, Entry, digest
-from shared.sessions.document import Seen, Session, pending, state_bytes
+from shared.sessions.accept import pending
+from shared.sessions.document import Seen, Session, state_bytes
 from shared.sessions.seen import KEPT, MOVED, note, run_of, segment_document, segment_path, suspects
 from tests.clock import NOON, FakeClock
 from tests.fakes import FakeDocuments

@@ -14,8 +14,8 @@ from shared.domain import Entry, JsonObject, ModelReply, ModelRequest, Queueing,
 from shared.llm import OnText
 from shared.llm.scripted import Scripted
 from shared.sessions import callback
-from shared.sessions.actor import Pace
 from shared.sessions.document import Run
+from shared.sessions.pace import Pace
 from shared.tools import Tool, ToolContext
 from tests.clock import NOON, FakeClock
 from tests.stage import ASKING, PLAN, PointedStore, Stage, calls, message, says

@@ -16,7 +16,7 @@ from shared.domain import (
     SessionKey,
     ToolSpec,
 )
-from shared.sessions.actor import Pace
+from shared.sessions.pace import Pace
 from tests.chaos.simulation.program import Program
 from tests.chaos.simulation.world import EFFECTS, POISON
 
