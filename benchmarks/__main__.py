@@ -13,14 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from benchmarks import cloud_turns, cold_start, concurrency, counts, first_text, leak, page, turns
+from benchmarks import cloud_turns, cold_start, concurrency, cost, counts, first_text, leak, live, page, turns
 from benchmarks.figures import Figure
 from benchmarks.processes import model, others, running
 from benchmarks.project import Telegram, project
 from tests.chaos.http import Reply, Request, serving
 from tests.engines import free_port
 
-GROUPS = ("cold", "turns", "cloud", "counts", "growth", "concurrency", "leak", "text")
+GROUPS = ("cold", "turns", "cloud", "counts", "growth", "concurrency", "leak", "live", "text", "cost")
 
 
 async def main(names: list[str]) -> int:
@@ -45,8 +45,10 @@ async def main(names: list[str]) -> int:
             together: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
                 "cold": lambda: cold_start.figures(here),
                 "cloud": lambda: cloud_turns.figures(here, telegram, url),
-                "counts": lambda: counts.operations(here.name, folder),
+                "counts": lambda: counts.operations(here, folder),
                 "concurrency": lambda: concurrency.figures(here, telegram),
+                "live": lambda: live.figures(here),
+                "cost": lambda: cost.figures(here, telegram, folder),
             }
             for name in filter(together.__contains__, names):
                 _tell(found, await together[name]())

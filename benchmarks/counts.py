@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure, compared
+from benchmarks.project import Project
+from shared.config.demo import CONNECTION
 from shared.domain import Effect, Wake
+from shared.published import CACHE_SECONDS, Published
 from shared.store.firestore import FirestoreStore
 from shared.store.sqlite import SqliteStore
+from tests.clock import FakeClock
 from tests.house import House, Model, looks_up, says
 from tests.stage import PLAN, tool
 
 CALLS, TOOLS = 2, 1
 """Of the model, and of tools, a turn."""
 TURNS = 10
+WINDOWS, TURNS_A_SECOND = 6, 10
+"""Of the cache's time, and how busy the instance is in them."""
 RUNS = 1_000
 WINDOW = 20
 """Runs that a figure of growth is the mean or the least of."""
@@ -58,12 +64,13 @@ class _Counting:
         return await self._api.batch_get_documents(request=request, **more)
 
 
-async def operations(project: str, folder: Path) -> list[Figure]:
-    """Writes and reads of a turn whose tool may be repeated with its key, and of one whose tool changes nothing."""
-    found = []
+async def operations(project: Project, folder: Path) -> list[Figure]:
+    """Writes and reads of a turn whose tool may be repeated with its key, and of one whose tool changes nothing; and
+    of the configuration."""
+    found = await _configuration(project.name)
     ceilings: dict[Effect, int] = {"keyed": CALLS + TOOLS + 4, "pure": CALLS + 4}
     for effect, writes in ceilings.items():
-        counted = await _turns(project, folder, effect)
+        counted = await _turns(project.name, folder, effect)
         found += [
             Figure(
                 figure=f"Firestore writes per turn, {CALLS} model calls, {TOOLS} tool call ({effect})",
@@ -76,6 +83,20 @@ async def operations(project: str, folder: Path) -> list[Figure]:
             ),
         ]
     return found
+
+
+async def _configuration(project: str) -> list[Figure]:
+    """Of the published configuration: what one instance reads that drives turns without a pause."""
+    store, clock = CountedFirestore(project), FakeClock()
+    published = Published(store, clock)
+    for _ in range(WINDOWS * CACHE_SECONDS * TURNS_A_SECOND):
+        connection = await published.connection(CONNECTION)
+        await published.plan(connection.tenant, connection.plan)
+        clock.advance(1 / TURNS_A_SECOND)
+    reads = store.counts["reads"]
+    await store.aclose()
+    name = f"configuration reads, one instance and {CACHE_SECONDS} s with {TURNS_A_SECOND} turns a second"
+    return [Figure(figure=name, value=reads / WINDOWS, unit="reads")]
 
 
 async def _turns(project: str, folder: Path, effect: Effect) -> Counter[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,17 @@ def compared(
         ratio=value / other if ratio is None else ratio,
         ceiling=ceiling,
     )
+
+
+def paired(
+    figure: str, unit: str, ours: Sequence[float], theirs: Sequence[float], against: str, ceiling: float | None,
+    *, more: bool = False,
+) -> Figure:  # fmt: skip
+    """Medians, and the median ratio of the pairs that were measured in turn. `more`: more is better, and theirs is
+    over ours."""
+    ratios = [one / two for one, two in zip(ours, theirs, strict=True)]
+    ratio = median(1 / each if more else each for each in ratios)
+    return compared(figure, unit, median(ours), median(theirs), against, ceiling, ratio=ratio)
 
 
 def _rounded(value: object) -> object:

@@ -14,7 +14,7 @@ from statistics import median
 import aiohttp
 
 from benchmarks.figures import Figure, compared
-from benchmarks.model import events
+from benchmarks.model import events, spread
 from benchmarks.processes import ROOT, running
 from benchmarks.project import function
 from benchmarks.servers import QUESTION, Serving, embedded, model_environment
@@ -25,7 +25,6 @@ STREAMS = 40
 WARM_UP = 5
 PAUSE_SECONDS = 0.02
 """Between the pieces of a text."""
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class Model:
@@ -39,16 +38,9 @@ class Model:
         try:
             while (request := await read_request(reader)) is not None:
                 head = {"id": "c1", "created": 1, "model": json.loads(request.body)["model"]}
-                writer.write(_HEAD)
                 said = events(head, {"content": "It is sunny in Quito, and warm."}, "stop")
                 self.first_at = time.monotonic()
-                for event in said:
-                    data = f"data: {event}\n\n".encode()
-                    writer.write(b"%x\r\n%s\r\n" % (len(data), data))
-                    await writer.drain()
-                    await asyncio.sleep(PAUSE_SECONDS)
-                writer.write(b"0\r\n\r\n")
-                await writer.drain()
+                await spread(writer, said, PAUSE_SECONDS)
         except (OSError, asyncio.IncompleteReadError):
             return  # whoever read has gone
         finally:
@@ -58,15 +50,24 @@ class Model:
 async def figures(folder: Path) -> list[Figure]:
     """Ours against a function that relays the stream, one after the other in turn."""
     async with _serving() as (model, url), aiohttp.ClientSession() as http:
-        with embedded(url, folder) as ours, _relay(url, folder) as relay:
-            waits: tuple[list[float], list[float]] = ([], [])
+        with (
+            embedded(url, folder) as ours,
+            embedded(url, folder, through_litellm=True) as through,
+            _relay(url, folder) as relay,
+        ):
+            waits: tuple[list[float], ...] = ([], [], [])
             for number in range(STREAMS + WARM_UP):
-                found = await _invoked(model, http, ours), await _relayed(model, http, relay)
+                found = [await _invoked(model, http, each) for each in (ours, through)]
+                found.append(await _relayed(model, http, relay))
                 if number >= WARM_UP:
                     for one, seconds in zip(waits, found, strict=True):
                         one.append(seconds * 1e3)
-    value, other = map(median, waits)
-    return [compared("first text", "ms", value, other, "relayed by a bare function", 2.0)]
+    value, by_litellm, other = map(median, waits)
+    against = "relayed by a bare function"
+    return [
+        compared("first text", "ms", value, other, against, 2.0),
+        compared("first text, through litellm", "ms", by_litellm, other, against, None),
+    ]
 
 
 @asynccontextmanager

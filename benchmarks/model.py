@@ -1,7 +1,8 @@
 """A stand-in model that answers at once, for us and for every peer: `python -m benchmarks.model PORT [SECONDS]`.
 
 It calls the first tool that it is offered and, after a tool's result, answers in a sentence: two calls and a tool a
-turn, in OpenAI's form, whole or as a stream. `SECONDS` is how long it thinks before each answer.
+turn, or a sentence at once to a mere "Hello". It speaks OpenAI's form, whole or as a stream. `SECONDS` is how long it
+thinks before a whole answer, and how long a stream takes it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -45,7 +47,8 @@ def events(head: dict[str, Any], message: dict[str, Any], finish: str) -> list[s
 
 def _message(asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
     tools = asked.get("tools") or []
-    if not tools or asked["messages"][-1]["role"] == "tool":
+    last = asked["messages"][-1]
+    if not tools or last["role"] == "tool" or last["content"] == "Hello":
         return {"role": "assistant", "content": ANSWER}, "stop"
     function = tools[0]["function"]
     # every tool of the workload has one argument; the order is one that the demo shop knows
@@ -55,12 +58,28 @@ def _message(asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
 
 
+async def spread(writer: asyncio.StreamWriter, said: Sequence[str], pause: float) -> None:
+    """Write the events of a stream with pauses in between."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    for event in said:
+        data = f"data: {event}\n\n".encode()
+        writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+        await writer.drain()
+        await asyncio.sleep(pause)
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+
+
 async def serve(port: int, seconds: float = 0.0) -> None:
     """Answer on that loopback port until cancelled."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (request := await read_request(reader)) is not None:
+                if seconds and request.method == "POST" and json.loads(request.body).get("stream"):
+                    said = answer(request).body.decode().removeprefix("data: ").split("\n\ndata: ")
+                    await spread(writer, said, seconds / len(said))
+                    continue
                 if seconds and request.method == "POST":
                     await asyncio.sleep(seconds)
                 writer.write(answer(request).encoded())

@@ -40,6 +40,8 @@ class Project:
     """What the functions of one project share."""
 
     name: str
+    firestore: str
+    """`host:port`."""
     pubsub: str
     box: KeyFile
     api_key: str
@@ -47,9 +49,9 @@ class Project:
     folder: Path
     updates: Iterator[int] = field(default_factory=lambda: count(int(time.time())))
 
-    def update(self, chat: int) -> JsonObject:
+    def update(self, chat: int, text: str = QUESTION) -> JsonObject:
         """A message on Telegram, as it posts it."""
-        return update(next(self.updates), str(chat), QUESTION)
+        return update(next(self.updates), str(chat), text)
 
     def wake(self, chat: int) -> JsonObject:
         """The wake of that chat's session, as Pub/Sub pushes it."""
@@ -63,9 +65,10 @@ class Project:
         """Path and headers of the bot's webhook."""
         return f"/telegram/{CONNECTION}", {SECRET_HEADER: secret_for(self.box, CONNECTION)}
 
-    def with_model(self, url: str) -> Project:
+    def with_model(self, url: str, *, through_litellm: bool = False) -> Project:
         """The same project, its functions asking another model."""
-        return replace(self, environment={**self.environment, **model_environment(url)})
+        environment = model_environment(url, through_litellm=through_litellm)
+        return replace(self, environment={**self.environment, **environment})
 
     @contextmanager
     def pushed_to(self, topic: str, endpoint: str) -> Iterator[None]:
@@ -139,12 +142,21 @@ async def project(folder: Path, model: str, telegram: str) -> AsyncIterator[Proj
             "GOOGLE_CLOUD_PROJECT": name,
             "FIRESTORE_EMULATOR_HOST": firestore.host,
             "PUBSUB_EMULATOR_HOST": pubsub.host,
+            "FIREBASE_AUTH_EMULATOR_HOST": "127.0.0.1:9",  # unsigned tokens are taken; nobody asks it
             "RECADO_PLATFORM_KEY": key,
             "DATABASE_URL": database,
             "LOG_FORMAT": "json",
             "FUNCTION_USE_ASGI": "1",
         }
-        yield Project(name=name, pubsub=pubsub.host, box=box, api_key=api_key, environment=environment, folder=folder)
+        yield Project(
+            name=name,
+            firestore=firestore.host,
+            pubsub=pubsub.host,
+            box=box,
+            api_key=api_key,
+            environment=environment,
+            folder=folder,
+        )
 
 
 async def _publish(database: str, project: str, box: KeyFile, telegram: str) -> str:

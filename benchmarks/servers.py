@@ -37,24 +37,24 @@ class Serving:
         return Used(cpu=sum(used.cpu for used in found), memory=sum(used.memory for used in found))
 
 
-def model_environment(model: str) -> dict[str, str]:
-    """How every server finds the stand-in model."""
+def model_environment(model: str, *, through_litellm: bool = False) -> dict[str, str]:
+    """How every server finds the stand-in model; ours goes through litellm where `OPENAI_BASE_URL` is not set."""
     root = f"{model}v1"
     return {
         "OPENAI_API_KEY": "none",
-        "OPENAI_BASE_URL": root,
+        "OPENAI_BASE_URL": "" if through_litellm else root,
         "OPENAI_API_BASE": root,
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
 
 
 @contextmanager
-def embedded(model: str, folder: Path) -> Iterator[Serving]:
+def embedded(model: str, folder: Path, *, through_litellm: bool = False) -> Iterator[Serving]:
     """`recado dev`: a turn is an invoke that waits for its answer."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = {
-        **model_environment(model),
+        **model_environment(model, through_litellm=through_litellm),
         "RECADO_HOME": str(folder / f"home-{port}"),
         "RECADO_MODEL": "openai/of-the-benchmark",
         "PORT": str(port),

@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from benchmarks import servers
-from benchmarks.figures import Figure, compared
+from benchmarks.figures import Figure, compared, paired
 from benchmarks.load import Load, load
 from benchmarks.peers import HERE
 from benchmarks.processes import MEASURED
@@ -30,14 +31,19 @@ Measure = Callable[[Loads], float]
 async def figures(model: str, folder: Path) -> list[Figure]:
     """Ours against agno; google-adk and the bare loops beside it."""
     ours: list[Loads] = []
+    through: list[Loads] = []
     agno: list[Loads] = []
     for _ in range(ROUNDS):
         ours.append(await _served(servers.embedded, model, folder))
+        through.append(await _served(partial(servers.embedded, through_litellm=True), model, folder))
         agno.append(await _served(servers.agno, model, folder))
     adk = await _served(servers.adk, model, folder)
     found = [
         _against(f"CPU per turn, embedded, {AT_ONCE} at a time", "ms", ours, agno, _cpu(AT_ONCE), 0.8),
         _against("CPU per turn, embedded, 1 at a time", "ms", ours, agno, _cpu(1), None),
+        _against(
+            f"CPU per turn, embedded, {AT_ONCE} at a time, through litellm", "ms", through, agno, _cpu(AT_ONCE), 0.8
+        ),
         _against(f"turns per second on one core, {AT_ONCE} at a time", "turns/s", ours, agno, _rate, 0.75, more=True),
     ]
     mine = median(map(_cpu(AT_ONCE), ours))
@@ -63,20 +69,11 @@ def _rate(loads: Loads) -> float:
 
 
 def _against(
-    figure: str,
-    unit: str,
-    ours: list[Loads],
-    theirs: list[Loads],
-    measure: Measure,
-    ceiling: float | None,
-    *,
-    more: bool = False,
-) -> Figure:
-    """The median ratio of the pairs that were measured in turn. `more`: more is better, and theirs is over ours."""
-    mine, other = median(map(measure, ours)), median(map(measure, theirs))
-    ratios = [measure(one) / measure(two) for one, two in zip(ours, theirs, strict=True)]
-    ratio = median(1 / each if more else each for each in ratios)
-    return compared(figure, unit, mine, other, f"{servers.name_of('agno')} served", ceiling, ratio=ratio)
+    figure: str, unit: str, ours: list[Loads], theirs: list[Loads], measure: Measure, ceiling: float | None,
+    *, more: bool = False,
+) -> Figure:  # fmt: skip
+    against = f"{servers.name_of('agno')} served"
+    return paired(figure, unit, [*map(measure, ours)], [*map(measure, theirs)], against, ceiling, more=more)
 
 
 async def _raw(name: str, model: str) -> float:

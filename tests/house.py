@@ -56,6 +56,7 @@ class Counted:
         async def counted(*arguments: Any, **named: Any) -> Any:
             self.calls[name] += 1
             self.bytes += len(named.get("state") or b"")
+            self.calls["views"] += name == "put" or len(named.get("documents") or {})
             if name == "commit":
                 self.calls["documents"] += len(named.get("documents") or {}) + (named.get("archive") is not None)
             return await method(*arguments, **named)
@@ -98,10 +99,12 @@ def looks_up(request: ModelRequest) -> ModelReply:
 class House:
     """One session with everything around it, on a store that counts."""
 
-    def __init__(self, store: SessionStore, folder: Path, plan: ExecutionPlan, model: Model) -> None:
+    def __init__(
+        self, store: SessionStore, folder: Path, plan: ExecutionPlan, model: Model, clock: FakeClock | None = None
+    ) -> None:
         self.store: Any = Counted(store)
         self.files = FolderFiles(folder)
-        self.clock = FakeClock(datetime.now(UTC))  # the store itself removes what expired
+        self.clock = clock or FakeClock(datetime.now(UTC))  # the store itself removes what expired
         self.bus = FakeBus(lambda _: None, self.clock)
         self.channel = FakeChannel(lambda _: None)
         self.documents = FakeDocuments()
@@ -123,7 +126,9 @@ class House:
     key = SessionKey(TENANT, digest(CONNECTION, "1"))
 
     async def say(self, order: int, text: str, **fields: Any) -> None:
-        entry: Entry = replace(message(order, text, received_at=self.clock.now()), **fields)
+        await self.put(replace(message(order, text, received_at=self.clock.now()), **fields))
+
+    async def put(self, entry: Entry) -> None:
         await put(self.store, self.files, self.clock, PACE, self.key, entry)
 
     async def drive(self) -> Session:

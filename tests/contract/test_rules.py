@@ -5,8 +5,6 @@ The emulator looks at a token's claims only: that a token of another project is 
 
 from __future__ import annotations
 
-import base64
-import json
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import httpx
 import pytest
 
 from shared.domain import JsonObject
+from tests.engines import unsigned_token
 
 RULES = Path(__file__).parents[2] / "firestore.rules"
 
@@ -70,13 +69,7 @@ class Browser:
     def token(self, who: str) -> str:
         if who == "owner":  # the emulator's word for the functions, which no rule binds
             return who
-        issuer = f"https://securetoken.google.com/{self._project}"
-        claims = {"sub": who, "user_id": who, "aud": self._project, "iss": issuer, "iat": 0, "exp": 4_102_444_800}
-        return f"{_part({'alg': 'none', 'typ': 'JWT'})}.{_part(claims)}."
-
-
-def _part(value: JsonObject) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+        return unsigned_token(self._project, who)
 
 
 @pytest.fixture
