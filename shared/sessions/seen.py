@@ -13,14 +13,15 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 
 from shared.codec import decode, encode
 from shared.domain import SessionKey
 from shared.sessions.document import Seen, Segment, Session
 from shared.store import Document, Documents
 
-KEPT = 96
-MOVED = 64
+KEPT = 32
+MOVED = 28
 """Ids that move out at once, at least."""
 _BITS_EACH = 16
 _PROBES = 8
@@ -44,7 +45,10 @@ def note(session: Session, seen: Iterable[Seen], now: datetime) -> Session:
 
 def suspects(session: Session, id_: str) -> tuple[Segment, ...]:
     """The segments that may have this id; nearly always none."""
-    return tuple(segment for segment in session.segments if _may_have(segment.filter, id_))
+    if not session.segments:
+        return ()
+    hashes = _hashes(id_)
+    return tuple(segment for segment in session.segments if _may_have(segment.filter, hashes))
 
 
 def segment_path(key: SessionKey, number: int) -> str:
@@ -76,22 +80,31 @@ def _last_segment(session: Session) -> int:
     return session.segments[-1].number if session.segments else session.runs
 
 
-def _places(id_: str, bits: int) -> Iterator[int]:
-    """The id's of so many bits, by double hashing (Kirsch and Mitzenmacher 2008)."""
+def _hashes(id_: str) -> tuple[int, int]:
     hashed = hashlib.sha256(id_.encode()).digest()
-    first, second = int.from_bytes(hashed[:8], "big"), int.from_bytes(hashed[8:16], "big") | 1
+    return int.from_bytes(hashed[:8], "big"), int.from_bytes(hashed[8:16], "big") | 1
+
+
+def _places(hashes: tuple[int, int], bits: int) -> Iterator[int]:
+    """An id's of so many bits, by double hashing (Kirsch and Mitzenmacher 2008)."""
+    first, second = hashes
     return ((first + probe * second) % bits for probe in range(_PROBES))
 
 
 def _filter(ids: Collection[str]) -> str:
     bits, size = 0, _BITS_EACH * len(ids)
     for id_ in ids:
-        for place in _places(id_, size):
+        for place in _places(_hashes(id_), size):
             bits |= 1 << place
     return base64.b64encode(bits.to_bytes(size // 8, "big")).decode()
 
 
-def _may_have(filter_: str, id_: str) -> bool:
-    body = base64.b64decode(filter_)
-    bits = int.from_bytes(body, "big")
-    return all(bits >> place & 1 for place in _places(id_, 8 * len(body)))
+def _may_have(filter_: str, hashes: tuple[int, int]) -> bool:
+    body = _decoded(filter_)
+    # the first probe that finds nothing ends it: two on average
+    return all(body[-1 - (place >> 3)] >> (place & 7) & 1 for place in _places(hashes, 8 * len(body)))
+
+
+@lru_cache(maxsize=2_048)
+def _decoded(filter_: str) -> bytes:
+    return base64.b64decode(filter_)
