@@ -19,7 +19,7 @@ from benchmarks.peers import HERE
 from benchmarks.processes import MEASURED
 from benchmarks.servers import Serving, model_environment
 
-TURNS = 300
+TURNS = 200
 ROUNDS = 3
 """Fresh servers of each kind, in turn."""
 AT_ONCE = 16
