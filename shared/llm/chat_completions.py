@@ -21,11 +21,13 @@ from shared.llm.chat import asked, is_refusal, reply
 from shared.llm.prices import Prices, Tokens
 
 if TYPE_CHECKING:
-    import httpx
+    import aiohttp
 
 CHARACTERS_A_TOKEN = 4
 """For a server that does not say what was used; OpenAI's rule of thumb for English:
 https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them"""
+_LINE_BYTES = 1 << 22
+"""How long one piece of a stream may be."""
 _CODE = re.compile(r"[A-Za-z_]{3,40}")
 _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
@@ -45,7 +47,7 @@ class ChatCompletions:
         self._prices: Prices | None = None
 
     async def complete(self, request: ModelRequest, on_text: OnText | None = None) -> ModelReply:
-        import httpx
+        import aiohttp
 
         model = request.model
         try:
@@ -56,10 +58,10 @@ class ChatCompletions:
             return reply(model, answer.text, answer.written, answer.finish, _usage(request, answer, self._prices))
         except ModelError:
             raise
+        except aiohttp.ClientError as error:
+            reason = type(error).__name__
         except TimeoutError:
             reason = f"no answer within {self._timeout:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = type(error).__name__
         except _MALFORMED as error:
             reason = f"the answer cannot be read: {type(error).__name__}"
         raise ModelUnavailable(f"{model}: {reason}")  # out of the handler: what was answered is not even its context
@@ -67,30 +69,35 @@ class ChatCompletions:
     async def aclose(self) -> None:
         """Close the connections; a later call opens new ones."""
         if (client := self.__dict__.pop("_client", None)) is not None:
-            await client.aclose()
+            await client.close()
 
     @cached_property
-    def _client(self) -> httpx.AsyncClient:
-        import httpx
+    def _client(self) -> aiohttp.ClientSession:
+        import aiohttp
 
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-        headers = {"Authorization": f"Bearer {self._api_key or 'none'}"}  # many servers want one, whatever it says
-        return httpx.AsyncClient(headers=headers, limits=limits, timeout=httpx.Timeout(None, connect=5.0))
+        return aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._api_key or 'none'}"},  # many servers want one, whatever it says
+            connector=aiohttp.TCPConnector(limit=0),  # httpx looks at all connections for each request
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5.0),
+            read_bufsize=_LINE_BYTES,
+            trust_env=True,
+        )
 
     async def _ask(self, request: ModelRequest, on_text: OnText | None) -> _Answer:
         body = {"model": request.model.removeprefix("openai/"), **asked(request)}
         if on_text is not None:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         answer = _Answer(on_text=on_text)
-        async with self._client.stream("POST", self._url, json=body) as response:
-            if response.is_error:
-                raise self._failure(request.model, response.status_code, await response.aread())
-            if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                answer.take(json.loads(await response.aread()), "message")
+        async with self._client.post(self._url, json=body) as response:
+            if not response.ok:
+                raise self._failure(request.model, response.status, await response.read())
+            if response.content_type != "text/event-stream":
+                answer.take(json.loads(await response.read()), "message")
                 return answer
-            async for line in response.aiter_lines():
-                data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
-                if data and data != "[DONE]":
+            async for line in response.content:
+                data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+                if data and data != b"[DONE]":
                     piece = json.loads(data)
                     if "error" in piece:
                         raise ModelUnavailable(f"{request.model}: an error in the stream{_code(piece)}")
