@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 
@@ -19,7 +19,7 @@ from shared.files import Files
 from shared.llm.route import Route
 from shared.observability import bind
 from shared.orchestrator.loop import answer
-from shared.orchestrator.typing import typing
+from shared.orchestrator.typing import Typing
 from shared.published import Published
 from shared.sessions.actor import Actor, Change, Listener, Store
 from shared.sessions.arrivals import Taking, cancel, pause
@@ -62,6 +62,7 @@ class Driver:
     clock: Clock
     pace: Pace
     slice_seconds: float
+    typing: Typing = field(default_factory=Typing)
 
     async def drive(self, wake: Wake, *, only: str = "", listener: Listener | None = None) -> Session | None:
         """Do all that the session asks for now, and return it as it was left; None when there is no such session.
@@ -162,7 +163,8 @@ class _Attempt:
             if run.parked:
                 await running.hear_parked()
             conversation, message = self.actor.session.conversation, run.inputs[-1].provider_id
-            async with typing(self.channel, self.connection, conversation, message, self.driver.clock):
+            showing = self.driver.typing.shown(self.channel, self.connection, conversation, message, self.driver.clock)
+            async with showing:
                 reply = await answer(running, self.driver.route, self.driver.toolbox, partial(self._reply, "answered"))
             if running.run.outcome is None:  # an older release recorded the model's answer, and stopped before it
                 await self.actor.commit(self._reply("answered", reply))
