@@ -13,7 +13,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -24,12 +23,12 @@ from benchmarks.figures import Figure
 from benchmarks.processes import model as model_command
 from benchmarks.processes import others, running
 from benchmarks.project import Project, Telegram
+from shared.clock import SystemClock
 from shared.config.demo import TENANT
 from shared.domain import ModelReply, ModelRequest, Wake, session_key
 from shared.llm import OnText
 from shared.sessions.projection import contact_view
 from shared.store.firestore import FirestoreStore
-from tests.clock import FakeClock
 from tests.engines import free_port, unsigned_token
 from tests.house import House, Model, looks_up, says
 from tests.stage import PLAN, tool
@@ -150,16 +149,6 @@ def _computing(turns: Turns) -> float:
     return sum(cpu / 1e3 * (CPU_SECOND + GIB_SECOND * MEMORY_GIB[name]) for name, cpu in turns.cpu_ms.items())
 
 
-class _Clock(FakeClock):
-    """The real time."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
 @dataclass
 class _Streaming(Model):
     """A word each half second to whoever watches."""
@@ -179,7 +168,7 @@ async def _counted(project: str, folder: Path, kind: str) -> Operations:
     watched = kind == "streaming"
     tools = (tool("lookup_order", "keyed"),) if kind == "tool" else ()
     model = _Streaming(lambda _: says("")) if watched else Model(looks_up if tools else lambda _: says("Hello!"))
-    house = House(store, folder / f"blobs-{kind}", replace(PLAN, agent=kind, tools=tools), model, _Clock())
+    house = House(store, folder / f"blobs-{kind}", replace(PLAN, agent=kind, tools=tools), model, SystemClock())
     house.key = replace(house.key, session="c" * 32, tenant=f"cost-{kind}")
     fields = {"viewer": "uid"} if watched else {}
     before, views = Counter(store.counts), house.store.calls["views"]

@@ -63,7 +63,7 @@ follow(bare, "bare", (found) => found.get("number"));
 </script>"""
 
 
-class Seen:
+class Noticed:
     """When something was written and when it was first seen, in seconds of the wall clock."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Seen:
 class TimedStore(FirestoreStore):
     """Notes when each number of events is written."""
 
-    def __init__(self, project: str, seen: Seen) -> None:
+    def __init__(self, project: str, seen: Noticed) -> None:
         super().__init__(project)
         self._seen = seen
 
@@ -113,7 +113,7 @@ class Pausing(Model):
 
 async def figures(project: Project) -> list[Figure]:
     """Both ways to follow, of the same writes."""
-    ours, bare = Seen(), Seen()
+    ours, bare = Noticed(), Noticed()
     await _readable(project)
     async with AsyncExitStack() as stack:
         url, _ = stack.enter_context(project.running("api"))
@@ -145,7 +145,7 @@ async def _readable(project: Project) -> None:
 
 
 @contextmanager
-def _listening(project: Project, bare: Seen) -> Iterator[None]:
+def _listening(project: Project, bare: Noticed) -> Iterator[None]:
     """Google's listener in Python, which calls back in a thread."""
     from google.cloud.firestore import Client
 
@@ -163,7 +163,7 @@ def _listening(project: Project, bare: Seen) -> Iterator[None]:
         client.close()  # type: ignore[no-untyped-call]
 
 
-async def _open(browser: Browser, project: Project, ours: Seen, bare: Seen) -> None:
+async def _open(browser: Browser, project: Project, ours: Noticed, bare: Noticed) -> None:
     """The browser listens to the contact's view as the chat page does, and to the bare document."""
     missing, listens = {"view", "bare"}, asyncio.Event()
     page = await browser.new_page()
@@ -193,10 +193,13 @@ async def _open(browser: Browser, project: Project, ours: Seen, bare: Seen) -> N
         await listens.wait()
 
 
-async def _write(project: Project, url: str, ours: Seen, bare: Seen) -> None:
+async def _write(project: Project, url: str, ours: Noticed, bare: Noticed) -> None:
     """Turns of a session that its contact watches, with bare writes between the turns' own."""
+    from google.cloud.firestore import AsyncClient
+
     store, numbers = TimedStore(project.name, ours), count(1)
-    document = store._client.document(BARE)  # noqa: SLF001  the same connection, and nothing of the store
+    client = AsyncClient(project=project.name)
+    document = client.document(BARE)
 
     async def write_bare() -> None:
         number = next(numbers)
@@ -221,10 +224,11 @@ async def _write(project: Project, url: str, ours: Seen, bare: Seen) -> None:
         assert reading is not None
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+    client.close()  # type: ignore[no-untyped-call]
     await store.aclose()
 
 
-async def _read(http: aiohttp.ClientSession, project: Project, url: str, ours: Seen) -> None:
+async def _read(http: aiohttp.ClientSession, project: Project, url: str, ours: Noticed) -> None:
     """An operator's stream of the session's events."""
     headers = {"Authorization": f"Bearer {project.api_key}"}
     async with http.get(f"{url}/v1/sessions/{KEY.session}/events", headers=headers) as answer:

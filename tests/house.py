@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from shared.clock import Clock
 from shared.codec import decode
 from shared.domain import (
     Entry,
@@ -100,11 +101,11 @@ class House:
     """One session with everything around it, on a store that counts."""
 
     def __init__(
-        self, store: SessionStore, folder: Path, plan: ExecutionPlan, model: Model, clock: FakeClock | None = None
+        self, store: SessionStore, folder: Path, plan: ExecutionPlan, model: Model, clock: Clock | None = None
     ) -> None:
         self.store: Any = Counted(store)
         self.files = FolderFiles(folder)
-        self.clock = clock or FakeClock(datetime.now(UTC))  # the store itself removes what expired
+        self.clock: Any = clock or FakeClock(datetime.now(UTC))  # the store itself removes what expired
         self.bus = FakeBus(lambda _: None, self.clock)
         self.channel = FakeChannel(lambda _: None)
         self.documents = FakeDocuments()

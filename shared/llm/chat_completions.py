@@ -150,7 +150,7 @@ class _Answer:
     @property
     def call_characters(self) -> int:
         """How long the calls are together."""
-        return sum(map(len, (part for call in self.written for part in call)))
+        return sum(len(part) for call in self.written for part in call)
 
     def take(self, said: dict[str, Any], name: str) -> None:
         """The next piece, which holds what is new under that name."""
@@ -162,13 +162,15 @@ class _Answer:
                 self.text += piece
                 if self.on_text is not None:
                     self.on_text(piece)
-            for place, call in enumerate(new.get("tool_calls") or ()):
-                self._call(place, call)
+            for call in new.get("tool_calls") or ():
+                self._call(call)
 
-    def _call(self, place: int, said: dict[str, Any]) -> None:
-        call = self.calls.setdefault(said.get("index", place), _Call())
-        call.id = said.get("id") or call.id
+    def _call(self, said: dict[str, Any]) -> None:
         function = said.get("function") or {}
+        begins = bool(said.get("id") or function.get("name"))  # some servers do not number the calls of a reply
+        place = said["index"] if "index" in said else len(self.calls) - (not begins)
+        call = self.calls.setdefault(place, _Call())
+        call.id = said.get("id") or call.id
         call.name += function.get("name") or ""
         call.arguments += function.get("arguments") or ""
 

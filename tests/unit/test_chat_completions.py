@@ -84,6 +84,19 @@ async def test_calls_of_one_reply_may_come_without_numbers_and_at_once() -> None
     ]
 
 
+async def test_calls_without_numbers_may_come_one_after_the_other_and_in_pieces() -> None:
+    begun = {**CALL, "function": {"name": "lookup", "arguments": '{"a":'}}
+    other = {**CALL, "id": "c2", "function": {"name": "refund", "arguments": "{}"}}
+    rest = {"function": {"arguments": " 1}"}}
+    said = stream(*(piece({"tool_calls": [part]}) for part in (begun, rest, other)), piece({}, "tool_calls"))
+    async with answering(said) as (gateway, _):
+        calls = (await gateway.complete(ASKED, lambda _: None)).tool_calls
+    assert [(call.id, call.name, call.arguments) for call in calls] == [
+        ("c1", "lookup", {"a": 1}),
+        ("c2", "refund", {}),
+    ]
+
+
 async def test_pieces_of_calls_that_come_in_turns_are_put_together_by_their_numbers() -> None:
     def part(index: int, **function: str) -> dict[str, Any]:
         return piece({"tool_calls": [{"index": index, "function": function}]})
