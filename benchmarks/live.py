@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import count
 from statistics import median
@@ -117,7 +118,7 @@ async def figures(project: Project) -> list[Figure]:
     await _readable(project)
     async with AsyncExitStack() as stack:
         url, _ = stack.enter_context(project.running("api"))
-        stack.enter_context(_listening(project, bare))
+        await stack.enter_async_context(_listening(project, bare))
         browser = await stack.enter_async_context(chromium())
         await _open(browser, project, ours, bare)
         await _write(project, url, ours, bare)
@@ -144,23 +145,26 @@ async def _readable(project: Project) -> None:
         (await http.put(address, json=rules)).raise_for_status()
 
 
-@contextmanager
-def _listening(project: Project, bare: Noticed) -> Iterator[None]:
-    """Google's listener in Python, which calls back in a thread."""
-    from google.cloud.firestore import Client
+@asynccontextmanager
+async def _listening(project: Project, bare: Noticed) -> AsyncIterator[None]:
+    """Google's listener in Python, in a process of its own as ours is."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, ROOT / "benchmarks/hello/listener.py", project.name, BARE, stdout=asyncio.subprocess.PIPE
+    )
 
-    def called(found: Any, changes: object, at: object) -> None:
-        for document in found:
-            if document.exists:
-                bare.see("client", document.get("number"))
+    async def read() -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            number, at = json.loads(line)
+            bare.see("client", number, at)
 
-    client = Client(project=project.name)
-    watch = client.document(BARE).on_snapshot(called)
+    reading = asyncio.create_task(read())
     try:
         yield
     finally:
-        watch.unsubscribe()  # type: ignore[no-untyped-call]
-        client.close()  # type: ignore[no-untyped-call]
+        process.kill()
+        await process.wait()
+        await reading
 
 
 async def _open(browser: Browser, project: Project, ours: Noticed, bare: Noticed) -> None:

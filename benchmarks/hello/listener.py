@@ -1,0 +1,26 @@
+"""The least that knows of a write: Google's own listener in a process of its own, `python listener.py PROJECT PATH`.
+
+A line of JSON for each number that the document holds: the number, and the seconds of the wall clock.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from threading import Event
+from typing import Any
+
+from google.cloud.firestore import Client
+
+
+def called(found: Any, changes: object, at: object) -> None:
+    """Say what the document holds."""
+    for document in found:
+        if document.exists:
+            print(json.dumps([document.get("number"), time.time()]), flush=True)
+
+
+project, path = sys.argv[1:]
+Client(project=project).document(path).on_snapshot(called)
+Event().wait()
