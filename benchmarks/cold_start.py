@@ -59,7 +59,7 @@ async def figures(project: Project) -> list[Figure]:
         _cold("api", starts["api"], hello, "hello-world", 4.0),
         _memory("ingest", starts["ingest"], hello),
         _memory("callbacks", starts["callbacks"], hello),
-        await _run_agent(project),
+        *await _run_agent(project),
     ]
 
 
@@ -120,8 +120,9 @@ async def _start(project: Project, name: str, path: Path, first: First, more: Ma
         server.stop()
 
 
-async def _run_agent(project: Project) -> Figure:
-    """Until the model is asked, with a wake waiting; against hello-world that imports litellm."""
+async def _run_agent(project: Project) -> list[Figure]:
+    """Until the model is asked, with a wake waiting, directly and through litellm; against hello-world that imports
+    litellm."""
     asked = asyncio.Event()
 
     async def handle(request: Request) -> Reply:
@@ -129,24 +130,29 @@ async def _run_agent(project: Project) -> Figure:
         return model.answer(request)
 
     async with serving(handle) as address:
-        hello, ours = [], []
-        litellm = {"BENCH_IMPORT": "litellm"}
-        for chat in range(CHATS + 1_000, CHATS + 1_001 + AGENT_STARTS):
-            asked.clear()
-            ours.append(await _woken(project, address, chat, asked))
+        hello, ours, through = [], [], []
+        own, by_litellm = (project.with_model(f"{address}/", through_litellm=way) for way in (False, True))
+        litellm, chats = {"BENCH_IMPORT": "litellm"}, count(CHATS + 1_000)
+        for _ in range(AGENT_STARTS + 1):
+            ours.append(await _woken(own, next(chats), asked))
+            through.append(await _woken(by_litellm, next(chats), asked))
             hello.append(await _start(project, "hello", HELLO / "main.py", _answered("/"), litellm))
-    return _cold("run_agent", ours[1:], hello[1:], "hello-world with litellm", 1.25)
+    return [
+        _cold("run_agent", ours[1:], hello[1:], "hello-world with litellm", 1.25),
+        _cold("run_agent, through litellm", through[1:], hello[1:], "hello-world with litellm", None),
+    ]
 
 
-async def _woken(project: Project, address: str, chat: int, asked: asyncio.Event) -> Start:
-    """A message waits for its run, and a push for whoever serves."""
+async def _woken(project: Project, chat: int, asked: asyncio.Event) -> Start:
+    """A message waits for its run, and a push for whoever serves, until the model is asked."""
+    asked.clear()
     path, headers = project.webhook
     with project.running("ingest") as (url, _):
         await _post(f"{url}{path}", project.update(chat), headers)
     port = free_port()
     begun = time.monotonic()
-    environment = project.with_model(f"{address}/").environment
-    server = begin(function("run_agent", source("run_agent"), port), environment, project.folder, cores=[MEASURED])
+    command = function("run_agent", source("run_agent"), port)
+    server = begin(command, project.environment, project.folder, cores=[MEASURED])
     try:
         push = asyncio.create_task(first_answer(f"http://127.0.0.1:{port}/wakes", project.wake(chat), {}))
         async with asyncio.timeout(60):

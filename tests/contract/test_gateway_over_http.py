@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import pytest
 
 from shared.domain import Message, ModelRequest, ToolCall, ToolSpec
-from shared.errors import ModelRefused, ModelUnavailable
+from shared.errors import ModelError, ModelRefused, ModelUnavailable
 from shared.llm import Gateway, OnText
 from shared.llm.arguments import malformed
 from shared.llm.chat_completions import ChatCompletions
@@ -136,23 +136,18 @@ async def test_no_arguments_at_all_are_an_empty_object(
 
 
 @streamed_or_whole
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
-async def test_a_failure_that_passes_is_unavailable_after_one_request(
-    gateway: Closing, server: ModelServer, status: int, on_text: OnText | None
+@pytest.mark.parametrize(
+    ("status", "failure"),
+    [
+        *((status, ModelUnavailable) for status in (408, 409, 429, 500, 502, 503, 529)),
+        *((status, ModelRefused) for status in (400, 401, 402, 403, 404, 413, 422)),
+    ],
+)
+async def test_a_failure_that_passes_is_unavailable_and_a_wrong_request_refused_after_one_request(
+    gateway: Closing, server: ModelServer, status: int, failure: type[ModelError], on_text: OnText | None
 ) -> None:
     server.fail(Fault(kind="status", status=status, count=10))
-    with pytest.raises(ModelUnavailable):
-        await gateway.complete(ASKED, on_text)
-    assert len(server.requests) == 1
-
-
-@streamed_or_whole
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
-async def test_a_request_that_is_wrong_is_refused_after_one_request(
-    gateway: Closing, server: ModelServer, status: int, on_text: OnText | None
-) -> None:
-    server.fail(Fault(kind="status", status=status, count=10))
-    with pytest.raises(ModelRefused):
+    with pytest.raises(failure):
         await gateway.complete(ASKED, on_text)
     assert len(server.requests) == 1
 
