@@ -70,6 +70,10 @@ class Operations:
     reads: float
     kept: int
     """Bytes of the finished run."""
+    texts: int
+    """Writes of text that grows, in a watched turn."""
+    views: int
+    """Views that its commits carry."""
 
     def dollars(self) -> float:
         """What they cost."""
@@ -82,8 +86,19 @@ async def figures(project: Project, telegram: Telegram, folder: Path) -> list[Fi
     looked_up = await measured(project, asked(project, telegram), 8_000_000)
     streamed = await _streamed(project)
     turns = {"chat": answered, "tool": looked_up, "streaming": streamed}
-    kinds = [_kind(name, await _counted(project.name, folder, name), of) for name, of in turns.items()]
-    return [*kinds, *_idle(looked_up)]
+    counted = {name: await _counted(project.name, folder, name) for name in turns}
+    kinds = [_kind(name, counted[name], of) for name, of in turns.items()]
+    return [*_watched(counted["streaming"]), *kinds, *_idle(looked_up)]
+
+
+def _watched(counted: Operations) -> list[Figure]:
+    """What a watched turn writes more."""
+    text = "Firestore writes of growing text while watched"
+    views = "Firestore writes of views with the commits of a watched turn, 1 model call"
+    return [
+        Figure(figure=text, value=counted.texts / STREAM_SECONDS, unit="writes a second", ceiling=1),
+        Figure(figure=views, value=counted.views, unit="writes"),
+    ]
 
 
 async def _streamed(project: Project) -> Turns:
@@ -171,12 +186,13 @@ async def _counted(project: str, folder: Path, kind: str) -> Operations:
     house = House(store, folder / f"blobs-{kind}", replace(PLAN, agent=kind, tools=tools), model, SystemClock())
     house.key = replace(house.key, session="c" * 32, tenant=f"cost-{kind}")
     fields = {"viewer": "uid"} if watched else {}
-    before, views = Counter(store.counts), house.store.calls["views"]
+    before = Counter(store.counts)
     await house.say(1, "Where is my order?", **fields)
     await house.driver.drive(Wake(key=house.key, id="w"))
     counted = store.counts - before
-    views = house.store.calls["views"] - views
+    texts, views = (house.store.calls[name] for name in ("put", "views"))
     kept = await store.run(house.key, 1)
     assert kept is not None
     await store.aclose()
-    return Operations(writes=counted["writes"], reads=counted["reads"] + views, kept=len(kept))
+    reads = counted["reads"] + texts + views
+    return Operations(writes=counted["writes"], reads=reads, kept=len(kept), texts=texts, views=views)

@@ -57,7 +57,7 @@ class Counted:
         async def counted(*arguments: Any, **named: Any) -> Any:
             self.calls[name] += 1
             self.bytes += len(named.get("state") or b"")
-            self.calls["views"] += name == "put" or len(named.get("documents") or {})
+            self.calls["views"] += len(named.get("documents") or {})
             if name == "commit":
                 self.calls["documents"] += len(named.get("documents") or {}) + (named.get("archive") is not None)
             return await method(*arguments, **named)
