@@ -29,6 +29,7 @@ conflicts aside:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from google.cloud.firestore import AsyncClient, AsyncDocumentReference, AsyncWriteBatch, DocumentSnapshot
     from google.cloud.firestore_v1.services.firestore import FirestoreAsyncClient
 
+logger = logging.getLogger(__name__)
+
 BESIDE = 200
 """How many of the entries beside a document one `load` reads."""
 
@@ -53,7 +56,7 @@ PAGE = 100
 """How many sessions of a range are asked for at a time."""
 
 REOPEN_SECONDS = 1.0
-"""How long a watch waits before it opens another stream after one that broke."""
+"""How long a watch waits before it opens another stream after one that broke or was ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +302,7 @@ class FirestoreStore:
         over = asyncio.Event()
         call: Any = None
         try:
-            metadata = [("google-cloud-resource-prefix", database)]
+            metadata = self._client._rpc_metadata  # noqa: SLF001  the emulator's rules let nobody in without it
             call = await self._api.listen(requests=requests(), retry=None, timeout=None, metadata=metadata)
             responses = aiter(call)
             until = self._silence_ends()
@@ -309,7 +312,10 @@ class FirestoreStore:
                 if response is None:  # spoilt, as the emulator does now and then (firebase-js-sdk#6724)
                     return
                 if response.target_change.target_change_type == TargetChange.TargetChangeType.REMOVE:
-                    return  # the server has stopped: nothing more would come
+                    reason = response.target_change.cause.message
+                    logger.warning("a watch was ended", extra={"fields": {"path": path, "reason": reason}})
+                    await asyncio.sleep(REOPEN_SECONDS)  # why it was may still hold: each watch begins with a read
+                    return
                 if "document_change" in response:
                     document = response.document_change.document
                     fields: dict[str, Any] = decode_dict(document.fields, self._client)  # type: ignore[assignment]  # a map

@@ -5,6 +5,7 @@ import json
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ import pytest
 from shared.domain import session_key
 from shared.errors import StoreDown, TooLarge
 from shared.store import Archived, Document
-from shared.store.firestore import FirestoreStore
+from shared.store.firestore import REOPEN_SECONDS, FirestoreStore
 from tests.contract.conftest import pending
 from tests.contract.passing import Passing, passed_on
 from tests.engines import free_port
@@ -82,6 +83,33 @@ class Spoiling(Passing):
             yield b"\xff"
             self.spoilt.set()
         yield response
+
+
+class Refusing(Passing):
+    """Counts the calls of each kind. While it refuses, a stream is told that Firestore has removed its target."""
+
+    def __init__(self, host: str, *, refuses: bool = False) -> None:
+        super().__init__(host)
+        self.refuses = refuses
+        self.calls: Counter[str] = Counter()
+
+    async def before(self, method: str, context: Any) -> None:
+        self.calls[method.rpartition("/")[2]] += 1
+
+    async def after(self, method: str, response: bytes) -> AsyncIterator[bytes]:
+        if self.refuses and method.endswith("/Listen"):
+            response = _removed()
+        yield response
+
+
+def _removed() -> bytes:
+    from google.cloud.firestore_v1.types import ListenResponse, TargetChange
+    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # ships no types
+
+    change = TargetChange(
+        target_change_type=TargetChange.TargetChangeType.REMOVE, cause=Status(code=7, message="not for you")
+    )
+    return bytes(ListenResponse.serialize(ListenResponse(target_change=change)))
 
 
 @pytest.fixture
@@ -160,6 +188,51 @@ async def test_a_watch_goes_on_after_a_message_that_nobody_can_read(
     await spoiling.spoilt.wait()
     await store.append(KEY, pending({"a": b"1"}), NOW)
     assert (await asyncio.wait_for(following, WAIT_SECONDS)).inbox == {"a": b"1"}
+
+
+async def test_a_watch_listens_where_rules_let_nobody_in(firestore_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    passing = Refusing(firestore_host)
+    async with passed_on(passing, monkeypatch) as store:
+        await _forbid_everything(firestore_host, store)
+        await store.commit(KEY, None, state=b"first", due=None)
+        watched = store.watch(KEY)
+        assert (await anext(watched)).state == b"first"
+        for entry in "ab":
+            following = asyncio.ensure_future(anext(watched))
+            await asyncio.sleep(0.1)
+            await store.append(KEY, pending({entry: b"1"}), NOW)
+            assert entry in (await asyncio.wait_for(following, WAIT_SECONDS)).inbox
+        await watched.aclose()
+    assert (passing.calls["Listen"], passing.calls["BatchGetDocuments"]) == (1, 1)
+
+
+async def test_a_watch_that_is_ended_asks_again_after_a_while_and_says_why(
+    firestore_host: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    passing = Refusing(firestore_host, refuses=True)
+    async with passed_on(passing, monkeypatch) as store:
+        await store.commit(KEY, None, state=b"first", due=None)
+        watched = store.watch(KEY)
+        assert (await anext(watched)).state == b"first"
+        following = asyncio.ensure_future(anext(watched))
+        await asyncio.sleep(REOPEN_SECONDS / 2)
+        assert (passing.calls["Listen"], passing.calls["BatchGetDocuments"]) == (1, 1)
+        passing.refuses = False
+        await asyncio.sleep(REOPEN_SECONDS)
+        await store.append(KEY, pending({"a": b"1"}), NOW)
+        assert (await asyncio.wait_for(following, WAIT_SECONDS)).inbox == {"a": b"1"}
+        await watched.aclose()
+    (record,) = caplog.records
+    assert "not for you" in str(vars(record)["fields"])
+
+
+async def _forbid_everything(host: str, store: FirestoreStore) -> None:
+    """Browsers may read nothing any more; services are none of the rules' business."""
+    rules = "service cloud.firestore { match /databases/{d}/documents { match /{any=**} { allow read: if false; } } }"
+    body = {"rules": {"files": [{"name": "firestore.rules", "content": rules}]}}
+    async with httpx.AsyncClient() as http:
+        address = f"http://{host}/emulator/v1/projects/{store._project}:securityRules"
+        (await http.put(address, json=body)).raise_for_status()
 
 
 async def test_a_watch_reads_again_what_a_silent_stream_kept_back(store: FirestoreStore) -> None:
