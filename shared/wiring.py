@@ -92,7 +92,7 @@ class Parts:
         """Embedded, one process is everything: a short lease and exact times make a restart quick."""
         retention = self.settings.retention_days * 86_400.0
         if self.settings.embedded:
-            return Pace(lease=min(self.settings.lease_seconds, 5.0), due=1.0, partial=0.1, retention=retention)
+            return Pace(lease=min(self.settings.lease_seconds, 5.0), due=1.0, views=0.1, retention=retention)
         return Pace(lease=self.settings.lease_seconds, retention=retention)
 
     @cached_property

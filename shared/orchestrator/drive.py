@@ -86,14 +86,19 @@ class Driver:
             if found is Work.HELD and lease is not None and lease.wake == wake.id:
                 raise Retryable(f"session {wake.key.session}: a step that must not be repeated may still be running")
             if found is Work.READY:
-                try:
-                    await _Attempt(self, actor, connection, plan, only).work()
-                except Fenced as error:
-                    # Who took over answers for the session now, and the tick if that one dies. Were the wake brought
-                    # again, it would take over in its turn, and no long step would ever come to its end.
-                    logger.info("fenced", extra={"fields": {"reason": str(error)}})
-                    await actor.show_anew()  # partial text of this attempt may have come after the other's last commit
+                await self._attempt(actor, connection, plan, only)
             return actor.session
+
+    async def _attempt(self, actor: Actor, connection: Connection, plan: ExecutionPlan, only: str) -> None:
+        try:
+            await _Attempt(self, actor, connection, plan, only).work()
+        except Fenced as error:
+            # Who took over answers for the session now, and the tick if that one dies. Were the wake brought again, it
+            # would take over in its turn, and no long step would ever come to its end.
+            logger.info("fenced", extra={"fields": {"reason": str(error)}})
+            await actor.show_anew()  # what this attempt showed may have come after the other's last commit
+        finally:
+            await actor.stop_showing()
 
     async def _plan(self, connection: Connection) -> ExecutionPlan:
         """The connection's plan; one that is not published gives an empty one, and its run will be blocked."""

@@ -44,7 +44,7 @@ async def _ask(running: Running, route: Route, step: str) -> ModelReply:
         messages=running.messages,
         tools=plan.tools,
     )
-    async with running.growing(step) as text:
+    with running.growing(step) as text:
         if text is None:
             return await route.complete(plan.models, request)
         return await route.complete(plan.models, request, text.append, text.reset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -24,8 +24,9 @@ from shared.sessions.blobs import blob_path
 from shared.sessions.document import Session, read, state_bytes
 from shared.sessions.pace import Pace
 from shared.sessions.pages import page_document
-from shared.sessions.projection import PartialText, views
+from shared.sessions.projection import PartialText, console_watches
 from shared.sessions.seen import run_of, segment_document
+from shared.sessions.showing import Showing
 from shared.sessions.transitions import Claimant, Work, absorb, claim, due, intend, work
 from shared.store import SPILL_MOST, Archived, Document, Documents, Pending, SessionStore
 
@@ -74,6 +75,7 @@ class Actor:
         self._version: object = None
         self._due = False
         self._epoch = 0
+        self._showing = Showing(store, clock, pace.views, lambda: self._stored)
         self._lock = asyncio.Lock()
 
     @property
@@ -89,24 +91,34 @@ class Actor:
     @property
     def watched(self) -> bool:
         """Whether anybody sees text before it is stored."""
-        return self.listener is not None or bool(self.session.viewer) or self._console(self.session)
+        viewed = bool(self.session.viewer) or console_watches(self.session, self._clock.now())
+        return viewed or self.listener is not None
 
-    async def show(self, partial: PartialText | None = None) -> None:
-        """Write the session's views as they are now, with this text. Raises `StoreDown`."""
-        shown = views(self.session, watched=self._console(self.session), partial=partial)
-        for path, body in shown.items():
-            await self._store.put(path, body)
+    def grew(self, partial: PartialText, offset: int) -> None:
+        """The text of a model call has come this far; everything before `offset` is as it was."""
+        if self.listener is not None:
+            self.listener.grew(partial, offset)
+        self._showing.grew(partial)
+
+    def outgrown(self) -> None:
+        """The model call is over, and its text is no longer shown."""
+        self._showing.text = None
+
+    async def stop_showing(self) -> None:
+        """Leave the session's views as they are from now on; nothing is under way when this returns."""
+        await self._showing.stop()
 
     async def show_anew(self) -> None:
-        """Write the views as the store's document says, after an attempt whose partial text may have come too late.
+        """Write the views as the store's document says, after an attempt that may have written them too late.
 
         Whoever holds the session by now may commit at any time: what was written over that is written again. Two reads
         and a write, if nobody did. Raises `StoreDown`.
         """
+        await self.stop_showing()
         await self.load()
         for _ in range(ATTEMPTS):
             version = self._version
-            await self.show()
+            await self._showing.write()
             await self.load()
             if self._version == version:
                 return
@@ -229,16 +241,17 @@ class Actor:
         changed = replace(absorb(change(self._stored)), nonce=nonce)
         due_at = due(changed, now)
         try:
-            self._version = await self._store.commit(
-                self.key,
-                self._version,
-                state=state_bytes(changed),
-                remove=self._stored.inbox.keys() - changed.inbox.keys(),
-                spill=_spill(changed),
-                due=self.pace.due_at(due_at) if due_at is not None else None,
-                archive=self._archived(changed, now),
-                documents=self._documents(changed, now),
-            )
+            async with self._showing.carried(changed) as shown:
+                self._version = await self._store.commit(
+                    self.key,
+                    self._version,
+                    state=state_bytes(changed),
+                    remove=self._stored.inbox.keys() - changed.inbox.keys(),
+                    spill=_spill(changed),
+                    due=self.pace.due_at(due_at) if due_at is not None else None,
+                    archive=self._archived(changed, now),
+                    documents=self._documents(changed, now, shown),
+                )
         except Conflict:
             await self._read()
         else:
@@ -264,8 +277,7 @@ class Actor:
             return None
         return Archived(number=run.number, body=encode(run), expires_at=self.pace.expiry(now))
 
-    def _documents(self, session: Session, now: datetime) -> dict[str, Document]:
-        shown = views(session, watched=self._console(session))
+    def _documents(self, session: Session, now: datetime, shown: Mapping[str, bytes]) -> dict[str, Document]:
         found = {path: Document(body=body) for path, body in shown.items()}
         beside = [page_document(session, self.pace.expiry(now)), segment_document(session)]
         run = session.finished
@@ -275,9 +287,6 @@ class Actor:
                 (dead.path(self.key, run.number), Document(body=encode(aside), expires_at=self.pace.expiry(now)))
             )
         return found | dict(document for document in beside if document is not None)
-
-    def _console(self, session: Session) -> bool:
-        return session.watched_until is not None and session.watched_until > self._clock.now()
 
     def _held_back(self, changes: tuple[Change, ...], session: Session) -> Session:
         for change in changes:

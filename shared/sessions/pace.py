@@ -15,8 +15,9 @@ class Pace:
     """How long a silent holder keeps a session; it extends its lease with every commit, and at every third of this."""
     due: float = 60.0
     """`due` is rounded up to multiples of this, so that its index entry is seldom rewritten."""
-    partial: float = 1.0
-    """Partial text is written at most this often (Firestore: about one write a second and document)."""
+    views: float = 1.0
+    """Views are written at most this often while a session is held (Firestore: about one write a second and
+    document)."""
     retention: float = 90 * 86_400.0
     """How long a finished run is kept, and whatever else is kept aside."""
 

@@ -1,4 +1,4 @@
-"""What a reader may see of a session: a pure function of the session, written in the same commit.
+"""What a reader may see of a session: a pure function of the session.
 
 No browser reads the session document. A web contact's browser listens to its own view, an operator's console to
 another that also shows what tools gave back.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from shared.domain import JsonObject, Message, SessionKey
@@ -36,6 +37,11 @@ def contact_view(tenant: str, viewer: str, session: str) -> str:
 def console_view(key: SessionKey) -> str:
     """Path of an operator's view of one session."""
     return f"tenants/{key.tenant}/consoles/{key.session}"
+
+
+def console_watches(session: Session, now: datetime) -> bool:
+    """Whether an operator's console shows the session."""
+    return session.watched_until is not None and session.watched_until > now
 
 
 def views(session: Session, *, watched: bool, partial: PartialText | None = None) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -208,9 +208,9 @@ class Running:
         """Whether a message came that the model shall see before it does anything more."""
         return self.run.queue_mode in ("steer", "interrupt") and overtakes(self.session)
 
-    def growing(self, step: str) -> AbstractAsyncContextManager[Growing | None]:
+    def growing(self, step: str) -> AbstractContextManager[Growing | None]:
         """Where the text of a model call is shown while it grows; None when nobody watches."""
-        return growing(self._actor, self._clock, step, self.run.attempt)
+        return growing(self._actor, step, self.run.attempt)
 
     async def approval(self, key: str, call: ToolCall, rule: Rule) -> Verdict:
         """The verdict on this call; suspends the run until then, by raising `Suspended`.

@@ -37,6 +37,8 @@ class UnsteadyStore(SqliteStore):
         super().__init__(path, clock=FakeClock())
         self.commits: list[str] = []
         self.written = 0
+        self.carried: list[bool] = []
+        """Of each commit, whether it carried a view."""
         self.turn = asyncio.Event()
         self.go = asyncio.Event()
         self.waits = asyncio.Event()
@@ -66,6 +68,7 @@ class UnsteadyStore(SqliteStore):
             await self.go.wait()
         new = await super().commit(key, version, **written)
         self.written += 1
+        self.carried.append(bool(written["documents"]))
         self.turn.set()
         while self.after:
             await put(self, self.after.pop())
@@ -203,6 +206,7 @@ async def test_a_second_holder_fences_the_first_which_writes_nothing_more(
 async def test_a_view_written_by_who_was_fenced_ends_as_the_session_is(store: UnsteadyStore, clock: FakeClock) -> None:
     first = await claimed(store, clock, viewer="ana")
     second = await claimed(store, clock, viewer="ana")
+    await second.stop_showing()  # between the commits, so that the next write is the first's
     path = contact_view(KEY.tenant, "ana", KEY.session)
 
     async def end() -> None:  # between what the first read and what it writes
@@ -213,6 +217,19 @@ async def test_a_view_written_by_who_was_fenced_ends_as_the_session_is(store: Un
     await first.show_anew()
     view = json.loads(await store.get(path) or b"")
     assert (view["status"], view["sequence"]) == ("idle", second.session.sequence)
+
+
+async def test_commits_carry_the_view_when_it_is_due_and_the_last_one_does(store: UnsteadyStore) -> None:
+    clock = FakeClock(manual=True)
+    actor = await claimed(store, clock, viewer="ana")
+    await actor.commit(step("a"))
+    clock.advance(PACE.views)
+    await actor.commit(step("b"))
+    await actor.commit(REPLY)
+    await actor.commit(lambda session: release(finish(replace(session, outbox=()), clock.now())))
+    assert store.carried == [False, False, True, False, True]
+    view = json.loads(await store.get(contact_view(KEY.tenant, "ana", KEY.session)) or b"")
+    assert (view["status"], view["sequence"]) == ("idle", actor.session.sequence)
 
 
 async def test_another_wake_finds_a_live_lease_held(store: UnsteadyStore, clock: FakeClock) -> None:
