@@ -116,6 +116,7 @@ class FakeChannel:
     text_limit = 4096
     typing_seconds = 4.0
     resend: Resend = "counted"
+    fetched = False
 
     def __init__(self, point: Point) -> None:
         self.sent: list[Delivery] = []

@@ -84,11 +84,13 @@ class Story:
     """Calls of a tool that must not be repeated; each was executed, or recorded as unknown."""
     resend: Literal["harmless", "receipt", "counted"] = "counted"
     outcome: Outcome = "answered"
+    fetched: bool = field(default=False, kw_only=True)
+    """Readers come for the replies: none is sent."""
     names: str = field(default="", kw_only=True)
 
     @property
     def name(self) -> str:
-        return self.names or self.tell.__name__
+        return self.names or f"{self.tell.__name__}{'_fetched' * self.fetched}"
 
 
 async def greeted(stage: Stage, _: Witness) -> None:
@@ -268,4 +270,9 @@ STORIES = [
     Story(waited("timer"), [["Wait for it"]], sends=1),
     Story(approved_both, [["Refund both"]], sends=3, once=2),
     Story(spent, [["Do both"]], sends=1, once=1, outcome="stopped"),
+    Story(greeted, [["Hello"]], sends=0, fetched=True),
+    Story(approved, [REFUND], sends=1, once=1, fetched=True),
+    Story(during("interrupt"), [BOTH], sends=0, fetched=True),
+    Story(during("followup"), [[text] for text in BOTH], sends=0, fetched=True),
+    Story(stopped, [[LOOK]], sends=0, outcome="cancelled", fetched=True),
 ]

@@ -24,6 +24,8 @@ class Channel(Protocol):
     """How long one `typing` is shown, less what a call takes."""
     resend: Resend
     """What a crash in the middle of `send` calls for."""
+    fetched: bool
+    """Readers come for the reply, which is there once it is stored; only results that callers asked for are sent."""
 
     async def send(self, connection: Connection, conversation: str, delivery: Delivery) -> str:
         """Send and return the channel's id of the message, empty for a channel that has none.

@@ -17,6 +17,7 @@ class Api:
     text_limit = 1_000_000
     typing_seconds = 60.0
     resend: Resend = "harmless"
+    fetched = True
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus

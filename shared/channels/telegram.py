@@ -132,6 +132,7 @@ class Telegram:
     typing_seconds = 4.0
     """Shown for at most five, or until a message arrives."""
     resend: Resend = "counted"
+    fetched = False
 
     def __init__(self, client: httpx.AsyncClient, box: SecretBox, api_root: str = "https://api.telegram.org") -> None:
         self._client = client

@@ -254,6 +254,7 @@ class WhatsApp:
     typing_seconds = 20.0
     """Shown for at most 25, or until a message arrives."""
     resend: Resend = "receipt"
+    fetched = False
 
     def __init__(
         self, client: httpx.AsyncClient, box: SecretBox, api_root: str = "https://graph.facebook.com/v25.0"

@@ -158,7 +158,9 @@ class _Attempt:
             await self.actor.commit(release)
             return
         await self.actor.commit(partial(self._end_run, taking=taking))
-        logger.info("run finished")
+        going_on = self.actor.session.run
+        if going_on is None or going_on.number != run.number:
+            logger.info("run finished")
 
     async def _answer(self, run: Run) -> None:
         plan: ExecutionPlan | None = None
@@ -190,7 +192,15 @@ class _Attempt:
 
     def _reply(self, outcome: Outcome, text: str, reason: str = "", *, set_aside: bool = False) -> Change:
         parts = split(text, self.channel.text_limit)
-        return partial(respond, outcome=outcome, reply=text, parts=parts, reason=reason, set_aside=set_aside)
+        return partial(
+            respond,
+            outcome=outcome,
+            reply=text,
+            parts=parts,
+            reason=reason,
+            set_aside=set_aside,
+            fetched=self.channel.fetched,
+        )
 
     async def _deliver(self) -> None:
         async with self._sending:  # tool calls side by side may each find something to send
@@ -218,7 +228,9 @@ class _Attempt:
 
     def _end_run(self, session: Session, taking: Taking) -> Session:
         now = self.driver.clock.now()
-        taken = session.run is not None and session.run.took(self.only)
+        if active(session).outcome is None:  # a newer message took the reply back
+            return session
+        taken = active(session).took(self.only)
         session = finish(session, now)
         if not taken and now < self.end and not pause(session, self.plan.queueing, now):
             session = take(session, taking)

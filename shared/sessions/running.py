@@ -143,7 +143,7 @@ class Running:
         self, turn: int, call: Callable[[], Coroutine[Any, Any, ModelReply]], respond: Respond
     ) -> ModelReply | None:
         """The model's reply of that turn, stored once; one that ends the run makes `respond(text)` part of the same
-        commit, so that the reply is on its way from then on.
+        commit. That is the caller's next: the one that sends the reply or, where it is fetched, ends the run.
 
         None when a newer message came before the reply counted, and the agent is to be asked again for both. Raises
         as `step` does.
@@ -169,7 +169,9 @@ class Running:
                 result=encode(reply).decode(),
                 usage=reply.usage,
             )
-            await self._actor.commit(partial(_replied, step=step, reply=reply, respond=respond))
+            self._actor.hold(partial(_replied, step=step, reply=reply, respond=respond))
+            if self.run.outcome is None:
+                await self._actor.commit()
             recorded = self.run.step(key)
         assert recorded is not None
         assert recorded.result is not None

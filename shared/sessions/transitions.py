@@ -151,11 +151,43 @@ def respond(
     parts: tuple[str, ...],
     reason: str = "",
     set_aside: bool = False,
+    fetched: bool = False,
 ) -> Session:
-    """The run has its reply, which lies in the outbox in as many parts as the channel needs."""
+    """The run has its reply, which lies in the outbox in as many parts as the channel needs; one that is `fetched` has
+    been delivered by being stored, unless a caller is to be told a result."""
+    run, results = active(session), _results(session, outcome, reason)
+    parts = parts or ("",) * bool(results)  # who waits for a result is told, even when there is nothing to say
+    replies = tuple(
+        Delivery(id=f"{run.number}/reply/{number}", text=part, results=results if number == len(parts) else ())
+        for number, part in enumerate(parts, start=1)
+    )
+    delivered: tuple[Delivery, ...] = ()
+    if fetched and not results:
+        delivered = tuple(replace(known, status="sent", attempts=1, provider_id=known.id) for known in replies)
+        replies = ()
+    sequence = session.sequence + 1
+    return replace(
+        session,
+        run=replace(
+            run,
+            outcome=outcome,
+            reply=reply,
+            deliveries=(*run.deliveries, *delivered),
+            reason=reason,
+            reply_sequence=sequence,
+            stalls=0,
+            set_aside=run.set_aside or set_aside,
+        ),
+        outbox=(*session.outbox, *replies),
+        sequence=sequence,
+    )
+
+
+def _results(session: Session, outcome: Outcome, reason: str) -> tuple[Result, ...]:
+    """What callers of the run are to be told, without the reply."""
     run = active(session)
     messages = (*run.inputs, *(arrival.message for arrival in run.arrivals if not arrival.rejected))
-    results = tuple(
+    return tuple(
         Result(
             key=session.key,
             conversation=session.conversation,
@@ -167,26 +199,6 @@ def respond(
         )
         for message in messages
         if message.callback_url
-    )
-    parts = parts or ("",) * bool(results)  # who waits for a result is told, even when there is nothing to say
-    replies = tuple(
-        Delivery(id=f"{run.number}/reply/{number}", text=part, results=results if number == len(parts) else ())
-        for number, part in enumerate(parts, start=1)
-    )
-    sequence = session.sequence + 1
-    return replace(
-        session,
-        run=replace(
-            run,
-            outcome=outcome,
-            reply=reply,
-            reason=reason,
-            reply_sequence=sequence,
-            stalls=0,
-            set_aside=run.set_aside or set_aside,
-        ),
-        outbox=(*session.outbox, *replies),
-        sequence=sequence,
     )
 
 

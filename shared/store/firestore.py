@@ -312,10 +312,7 @@ class FirestoreStore:
                 if response is None:  # spoilt, as the emulator does now and then (firebase-js-sdk#6724)
                     return
                 if response.target_change.target_change_type == TargetChange.TargetChangeType.REMOVE:
-                    reason = response.target_change.cause.message
-                    logger.warning("a watch was ended", extra={"fields": {"path": path, "reason": reason}})
-                    await asyncio.sleep(REOPEN_SECONDS)  # why it was may still hold: each watch begins with a read
-                    return
+                    raise GoogleAPIError(response.target_change.cause.message)  # noqa: TRY301  as the others end it
                 if "document_change" in response:
                     document = response.document_change.document
                     fields: dict[str, Any] = decode_dict(document.fields, self._client)  # type: ignore[assignment]  # a map
@@ -323,8 +320,9 @@ class FirestoreStore:
                     until = self._silence_ends()
         except (StopAsyncIteration, TimeoutError):
             return
-        except GoogleAPIError:
-            await asyncio.sleep(REOPEN_SECONDS)
+        except GoogleAPIError as error:
+            logger.warning("a watch broke", extra={"fields": {"path": path, "reason": str(error)}})
+            await asyncio.sleep(REOPEN_SECONDS)  # the reason may still hold, and a watch begins with a read
         finally:
             over.set()
             if call:

@@ -29,7 +29,7 @@ async def told(store: PointedStore, story: Story, *at: int) -> Stage:
     """The story's stage at its end, with the process killed at these points."""
     stage = Stage(store, FakeClock(), None)
     stage.conversation = f"{story.name} {at}"
-    stage.channel.resend = story.resend
+    stage.channel.resend, stage.channel.fetched = story.resend, story.fetched
     stage.script = witness = Witness(stage)
     stage.faults.at = set(at)
     await story.tell(stage, witness)
@@ -49,7 +49,9 @@ async def check(stage: Stage, story: Story) -> None:
     seen = {(sent.id, sent.text) for sent in stage.channel.sent}
     assert len(seen) == len({sent.id for sent in stage.channel.sent}) == story.sends
     for run in runs:
-        assert "".join(sent.text for sent in stage.channel.sent if sent.id.startswith(f"{run.number}/reply/"))
+        delivered = [sent for sent in run.deliveries if sent.id.startswith(f"{run.number}/reply/")]
+        assert "".join(sent.text for sent in delivered if sent.status == "sent")
+        assert story.fetched or {(sent.id, sent.text) for sent in delivered} <= seen
     assert session.unknown == 0
     assert session.repeated >= (repeated(stage) if story.resend == "counted" else 0)
     if story.once:

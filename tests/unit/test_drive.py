@@ -47,6 +47,18 @@ def results(stage: Stage) -> list[str]:
     return [said.text for said in stage.script.history[-1].messages if said.role == "tool"]
 
 
+async def test_a_reply_that_its_reader_fetches_is_stored_by_the_commit_that_ends_the_run(play: Play) -> None:
+    stage = play(says("Hello"))
+    stage.channel.fetched = True
+    await stage.say("Hi")
+    await stage.pump()
+    assert stage.faults.passed.count("after commit") == 2, "the claim and the end"
+    run = await stage.run()
+    assert [(sent.text, sent.status) for sent in run.deliveries] == [("Hello", "sent")]
+    assert (run.reply, stage.channel.tried) == ("Hello", [])
+    assert await stage.is_quiet()
+
+
 async def test_a_message_is_answered(play: Play) -> None:
     stage = play(says("Hello"))
     await stage.say("Hi")

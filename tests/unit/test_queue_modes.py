@@ -203,11 +203,16 @@ async def test_in_collect_one_run_takes_all_that_came(scene: Scene) -> None:
 # interrupt
 
 
-async def test_an_interrupted_reply_is_dropped_with_its_usage_kept_and_both_are_asked_again(scene: Scene) -> None:
+@pytest.mark.parametrize("fetched", [False, True])
+async def test_an_interrupted_reply_is_dropped_with_its_usage_kept_and_both_are_asked_again(
+    scene: Scene, *, fetched: bool
+) -> None:
+    scene.channel.fetched = fetched
     scene.in_mode("interrupt", says("Only the first"), says("Both"))
     scene.during_call(1, "second")
     await scene.begin()
-    assert scene.channel.texts == ["Both"]
+    assert scene.channel.texts == ([] if fetched else ["Both"])
+    assert [sent.text for sent in (await scene.run()).deliveries] == ["Both"]
     assert scene.given == ["first", "second"]
     assert [said.role for said in scene.script.history[-1].messages] == ["contact", "contact"]
     run = await scene.run()

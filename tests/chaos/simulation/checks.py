@@ -15,6 +15,7 @@ from shared.sessions.projection import contact_view
 from tests.chaos.simulation.agents import ANA, TENANT, Talk
 from tests.chaos.simulation.history import MARK, Sent
 from tests.chaos.simulation.town import Town
+from tests.chaos.simulation.world import FETCHED
 
 TEXTS = Texts()
 
@@ -138,7 +139,7 @@ def _shown(town: Town, ended: Ended) -> None:
             town.history.wrong("shown_order", f"{_name(ended)}: {later} after {earlier}")
     for run in ended.runs:
         for done in run.deliveries:
-            seen = done.id in texts
+            seen = done.id in texts or ("/reply/" in done.id and ended.talk.connection.channel in FETCHED)
             if (done.status == "sent" and not seen) or done.status in ("pending", "sending"):
                 town.history.wrong("not_shown", f"{_name(ended)}: {done.id} is {done.status}, seen {seen}")
 

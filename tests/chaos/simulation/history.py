@@ -162,8 +162,8 @@ class History:
         """Whether the one who acts now is not the holder any more."""
         return handling.get().claimed.get(key) != self.followed[key].epoch
 
-    def committed(self, key: SessionKey, body: bytes) -> None:
-        """Follow one applied commit; what may never change has not."""
+    def committed(self, key: SessionKey, body: bytes, archived: bytes | None) -> None:
+        """Follow one applied commit, and the run that ended with it; what may never change has not."""
         followed = self.followed[key]
         state = from_json(body)
         by = handling.get()
@@ -175,8 +175,9 @@ class History:
         if state["sequence"] < followed.sequence or state["runs"] < followed.runs:
             self.wrong("went_back", f"{key.session[:4]}: sequence or runs went back")
         followed.sequence, followed.runs = state["sequence"], state["runs"]
-        if (run := state["run"]) is not None:
-            self._run(key, followed, run)
+        for run in (from_json(archived) if archived is not None else None, state["run"]):
+            if run is not None:
+                self._run(key, followed, run)
         self._outbox(followed, state)
         followed.state = state
 

@@ -162,7 +162,7 @@ class ProcessStore:
             await self._answer("conflict", written=False)
             raise
         self._history.writes += 1 + (archive is not None) + len(documents or {})
-        self._history.committed(key, state)
+        self._history.committed(key, state, archive.body if archive is not None else None)
         commits = self._history.followed[key].commits
         await self._answer("commit", written=True)
         if self._faults.strikes("doubled", self._faults.rates.doubled):
@@ -316,6 +316,7 @@ class ProcessChannel:
         self._name = name
         self.text_limit: int = world.text_limit
         self.resend = world.resend(name)
+        self.fetched = world.fetched(name)
 
     async def send(self, connection: Connection, conversation: str, delivery: Delivery) -> str:
         await self._process.point("before send")

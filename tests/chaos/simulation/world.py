@@ -33,6 +33,8 @@ from tests.chaos.simulation.process import Process
 from tests.clock import NOON
 
 RESEND: dict[str, Resend] = {"telegram": "counted", "whatsapp": "receipt", "web": "harmless", "api": "harmless"}
+FETCHED = ("web", "api")
+"""Channels whose readers come for the reply."""
 EFFECTS: dict[str, Effect] = {
     "look": "pure",
     "keep": "keyed",
@@ -102,6 +104,9 @@ class World:
 
     def resend(self, channel: str) -> Resend:
         return RESEND[channel]
+
+    def fetched(self, channel: str) -> bool:
+        return channel in FETCHED
 
     async def complete(self, process: Process, request: ModelRequest) -> ModelReply:
         """A reply with a mark that no other has: text, or calls of one to three tools."""
