@@ -21,7 +21,7 @@ from shared.sessions.waits import outside_wait
 from tests.chaos.http import Reply, Request, serving
 from tests.engines import free_port
 
-STARTS = 7
+STARTS = 11
 AGENT_STARTS = 5
 """Those that load litellm take seconds."""
 HELLO = ROOT / "benchmarks/hello"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
@@ -13,8 +14,10 @@ from shared.channels.results import check_url
 from shared.clock import Clock
 from shared.domain import Connection, Contact, Entry, JsonObject, Outcome, Principal, SessionKey, digest
 from shared.errors import BadRequest
-from shared.orchestrator.invoke import Invoked
 from shared.sessions.document import Run, Wait
+
+if TYPE_CHECKING:
+    from shared.orchestrator.invoke import Invoked  # which loads all that drives a session
 
 _STATUS: dict[Outcome, int] = {"answered": 200, "failed": 502, "stopped": 422, "blocked": 403, "cancelled": 409}
 
