@@ -51,11 +51,11 @@ class Showing:
             shown = self._views(session)
             if held and shown == self._written:
                 shown = {}
+            if not held:
+                self._cancel()  # before the commit: one whose answer is lost may be the last
             yield shown
             if shown:
                 self._wrote(shown)
-            if not held:
-                self._cancel()
 
     def grew(self, partial: PartialText) -> None:
         """The text of a model call has come this far."""

@@ -153,6 +153,19 @@ async def test_the_last_commit_comes_after_a_write_that_is_under_way(holder: Hol
     assert [status for _, status, _ in holder.store.shown] == ["running", "idle"]
 
 
+async def test_nothing_is_written_after_a_last_commit_whose_answer_was_lost(holder: Holder) -> None:
+    async def last_commit() -> None:
+        async with holder.showing.carried(replace(HELD, run=None, lease=None)):
+            await holder.after(1)  # whoever writes by itself would now wait for this commit
+            raise StoreDown("the answer is lost")
+
+    holder.text("Hel")
+    with pytest.raises(StoreDown):
+        await last_commit()
+    await holder.after(1)
+    assert holder.store.shown == []
+
+
 async def test_what_changes_during_a_write_is_written_after_it(holder: Holder) -> None:
     holder.store.go.clear()
     holder.text("Hel")
