@@ -24,7 +24,7 @@ from shared.sessions.blobs import blob_path
 from shared.sessions.document import Session, read, state_bytes
 from shared.sessions.pace import Pace
 from shared.sessions.pages import page_document
-from shared.sessions.projection import PartialText, console_watches
+from shared.sessions.projection import PartialText, is_viewed
 from shared.sessions.seen import run_of, segment_document
 from shared.sessions.showing import Showing
 from shared.sessions.transitions import Claimant, Work, absorb, claim, due, intend, work
@@ -91,8 +91,7 @@ class Actor:
     @property
     def watched(self) -> bool:
         """Whether anybody sees text before it is stored."""
-        viewed = bool(self.session.viewer) or console_watches(self.session, self._clock.now())
-        return viewed or self.listener is not None
+        return self.listener is not None or is_viewed(self.session, self._clock.now())
 
     def grew(self, partial: PartialText, offset: int) -> None:
         """The text of a model call has come this far; everything before `offset` is as it was."""

@@ -44,6 +44,11 @@ def console_watches(session: Session, now: datetime) -> bool:
     return session.watched_until is not None and session.watched_until > now
 
 
+def is_viewed(session: Session, now: datetime) -> bool:
+    """Whether the session has a view that anybody may look at."""
+    return bool(session.viewer) or console_watches(session, now)
+
+
 def views(session: Session, *, watched: bool, partial: PartialText | None = None) -> dict[str, bytes]:
     """The views to be written, by path: the web contact's always, the console's only while it is watched."""
     shown: dict[str, bytes] = {}

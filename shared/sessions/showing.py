@@ -11,7 +11,7 @@ from datetime import datetime
 from shared.clock import Clock
 from shared.errors import StoreDown
 from shared.sessions.document import Session
-from shared.sessions.projection import PartialText, console_watches, views
+from shared.sessions.projection import PartialText, console_watches, is_viewed, views
 from shared.store import Documents
 
 logger = logging.getLogger(__name__)
@@ -66,11 +66,7 @@ class Showing:
 
     async def write(self) -> None:
         """Write the views of what is stored as far as is known, now. Raises `StoreDown`."""
-        session = self._stored()
-        shown = self._views(session) if session is not None else {}
-        for path, body in shown.items():
-            await self._documents.put(path, body)
-        self._wrote(shown)
+        await self._put(self._current())
 
     async def stop(self) -> None:
         """Nothing is written by itself any more, and nothing is under way."""
@@ -82,7 +78,7 @@ class Showing:
             if not self._task.done():
                 return
             self._task.result()  # what went wrong there goes wrong here
-        if session.viewer or console_watches(session, self._clock.now()):
+        if is_viewed(session, self._clock.now()):
             self._task = asyncio.create_task(self._go_on())
 
     async def _go_on(self) -> None:
@@ -94,10 +90,10 @@ class Showing:
                 async with self._lock:
                     if self._left() > 0:  # a commit carried them meanwhile
                         continue
-                    session = self._stored()
-                    if session is None or self._views(session) == self._written:
+                    shown = self._current()
+                    if shown == self._written:
                         return
-                    await self.write()
+                    await self._put(shown)
         except StoreDown as error:
             logger.info("the views are not written", extra={"fields": {"reason": str(error)}})
 
@@ -106,6 +102,15 @@ class Showing:
         now = self._clock.now()
         self._since = min(self._since or now, now)  # a clock that was set back must not hold them up
         return self._seconds - (now - self._since).total_seconds()
+
+    async def _put(self, shown: dict[str, bytes]) -> None:
+        for path, body in shown.items():
+            await self._documents.put(path, body)
+        self._wrote(shown)
+
+    def _current(self) -> dict[str, bytes]:
+        session = self._stored()
+        return self._views(session) if session is not None else {}
 
     def _views(self, session: Session) -> dict[str, bytes]:
         return views(session, watched=console_watches(session, self._clock.now()), partial=self.text)
